@@ -1,0 +1,55 @@
+"""One adapter a framework, and the only place that chooses between them.
+
+The framework's own package is imported when it is chosen, never before.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+
+from hvdkit.comm import Comm
+from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import (
+    HorovodSettings,
+    current_job,
+    default_threads,
+    export,
+)
+
+FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "keras")}
+
+
+def check_installed(framework: str, *, distributed: bool) -> None:
+    """Raise `HvdkitError` unless the framework, and Horovod where needed, can be imported."""
+    for package in FRAMEWORKS[framework]:
+        if importlib.util.find_spec(package) is None:
+            others = [name for name, needs in FRAMEWORKS.items() if importlib.util.find_spec(needs[0])]
+            raise HvdkitError(
+                f"framework={framework} needs the package {package}, which is not installed. "
+                f"Install it with: pip install 'hvdkit[{framework}]' && hvdkit build-horovod"
+                + (f", or use framework={others[0]}" if others else "")
+            )
+    if distributed and importlib.util.find_spec("horovod") is None:
+        raise HvdkitError(
+            "more than one worker needs Horovod, which is not installed: run hvdkit build-horovod"
+        )
+
+
+def start(
+    framework: str,
+    *,
+    precision: str = "fp32",
+    threads: int | None = None,
+    horovod: HorovodSettings | None = None,
+) -> Comm:
+    """Join this process's job in the given framework; call it before a model is made.
+
+    `threads` compute threads a rank: by default the host's cores, shared out among its ranks.
+    """
+    job = current_job()
+    check_installed(framework, distributed=job.size > 1)
+    threads = threads or default_threads(job.local_size)
+    export(horovod or HorovodSettings(), job, threads=threads)
+    module = importlib.import_module(f"hvdkit.adapters.{framework}")
+    return module.start(job, threads=threads, precision=precision)

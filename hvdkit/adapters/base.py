@@ -1,0 +1,280 @@
+"""The training step, once for both frameworks, over a few primitives each one supplies.
+
+An adapter owns a model, its optimizer state and the place where its tensors live. Trainers
+give it NumPy batches and get floats and NumPy state back. `step_body` is the step; torch runs
+it as it stands, TensorFlow traces it into one graph.
+
+May import strategies, optimizers, gradients, comm and tensors; the frameworks only below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from hvdkit.comm import Comm
+from hvdkit.errors import HvdkitError
+from hvdkit.gradients.buckets import Bucket
+from hvdkit.optimizers import Optimizer
+from hvdkit.strategies import Parameter, Strategy
+from hvdkit.tensors import Ops, Tensor
+
+Batch = Mapping[str, np.ndarray]
+Sums = dict[str, tuple[float, float]]
+Precision = Literal["fp32", "fp64"]
+DTYPES = {"fp32": "float32", "fp64": "float64"}
+
+
+class Task(Protocol):
+    """What the adapter needs of a task; see `hvdkit.tasks`."""
+
+    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The model's arguments."""
+
+    def losses(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss of each sample (or token), each times its weight."""
+
+    def metrics(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums over the batch, by metric name; `count` is what they are divided by."""
+
+    def count(self, batch: Batch) -> float:
+        """How many samples (or tokens) the batch's loss sum is over."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A rank's part of a named array: `array` begins at flat `offset` of `global_shape`."""
+
+    array: np.ndarray
+    offset: int
+    global_shape: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, array: np.ndarray) -> Shard:
+        return cls(array, 0, array.shape)
+
+
+class Adapter(ABC):
+    """A model in one framework, ready to take steps.
+
+    `model` is the framework's own kind (`torch.nn.Module`, `keras.Model`), untouched before
+    `setup`. `precision` is the dtype of parameters and arithmetic. `clip_norm` bounds the norm
+    of the whole gradient, after the ranks agree on it and before the update.
+    """
+
+    framework: ClassVar[str]
+    ops: Ops
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        task: Task,
+        optimizer: Optimizer,
+        strategy: Strategy,
+        comm: Comm,
+        precision: Precision = "fp32",
+        clip_norm: float | None = None,
+    ):
+        self.model, self.task, self.optimizer = model, task, optimizer
+        self.strategy, self.comm = strategy, comm
+        self.dtype = DTYPES[precision]
+        self.clip_norm = clip_norm
+        self._reference_count = 1.0
+        self._seed = 0
+
+    def setup(
+        self,
+        *,
+        seed: int,
+        reference_count: float,
+        example: Batch,
+        plan: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Make parameters agree and allocate buffers; call it once, before the first step.
+
+        `reference_count` is the batch's usual count: losses are divided by it on the way back,
+        so gradients have the mean's size before the true count is known. `example` is any
+        batch. `plan` is a saved bucket plan to take over.
+        """
+        self._seed, self._reference_count = seed, reference_count
+        self.build(example)
+        params = self.parameters()
+        self._write_initial_weights(params, seed)
+        self.strategy.setup(params, self.comm, self.ops, plan=plan)
+        self._totals = self.ops.variable(np.zeros(2), "float64")  # loss sum, count
+        self.allocate()
+
+    def _write_initial_weights(self, params: Sequence[Parameter], seed: int) -> None:
+        # Our own models say how their weights start, in NumPy, so that both frameworks
+        # start alike; a user's model keeps its own, and rank 0's are broadcast.
+        initial = getattr(self.model, "initial_weight", None)
+        if initial is None:
+            return
+        weights = {
+            f"params/{param.spec.name}": initial(seed, param.spec.name, param.spec.shape)
+            for param in params
+            if param.trainable
+        }
+        self.write_parameters(weights)
+
+    # ---- the step ------------------------------------------------------------------------
+
+    def train_step(
+        self, microbatches: Sequence[Batch], *, step: int, lr: float, flag: bool = False
+    ) -> bool:
+        """Take update number `step` on this rank's slice of the batch, at rate `lr`.
+
+        Returns whether any rank passed `flag` (a request to stop that all must see at once).
+        """
+        count = sum(self.task.count(batch) for batch in microbatches)
+        local = np.array([count, float(flag)])
+        scalars = self.optimizer.scalars(lr=lr, step=step)
+        agreed = self.run_step(microbatches, local, scalars, step)
+        return bool(agreed[1] > 0)
+
+    def step_body(
+        self, microbatches: Sequence[Mapping[str, Tensor]], local: Tensor, scalars: Mapping
+    ) -> Tensor:
+        """One update, over tensors; returns the summed (count, flag) of all ranks."""
+        pending = self.comm.allreduce(local, name="step.count")
+        for i, batch in enumerate(microbatches):
+            loss, count = self.backward(batch, last=i == len(microbatches) - 1)
+            self._add_to_totals(loss, count)
+        agreed = pending.wait()
+        multiplier = self._reference_count / agreed[0]
+        if self.clip_norm is None:
+            for bucket in self.strategy.buckets:
+                self.update(bucket, self.strategy.gradient(bucket), scalars, multiplier)
+        else:
+            gradients = [self.strategy.gradient(bucket) for bucket in self.strategy.buckets]
+            norm = self.strategy.global_norm(gradients) * multiplier
+            multiplier = multiplier * self.ops.minimum(self.clip_norm / norm, 1.0)
+            for bucket, gradient in zip(self.strategy.buckets, gradients, strict=True):
+                self.update(bucket, gradient, scalars, multiplier)
+        self.strategy.after_update()
+        return agreed
+
+    def _add_to_totals(self, loss: Tensor, count: Tensor) -> None:
+        ops = self.ops
+        pair = [ops.reshape(ops.cast(x, "float64"), (1,)) for x in (loss, count)]
+        ops.assign_add(self._totals, ops.concat(pair))
+
+    def take_totals(self) -> tuple[float, float]:
+        """This rank's (loss sum, count) since the last call."""
+        loss, count = self.ops.numpy(self._totals).tolist()
+        self.ops.assign(self._totals, self.ops.zeros((2,), "float64"))
+        return loss, count
+
+    # ---- primitives ----------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self, example: Batch) -> None:
+        """Put the model on its device, in its dtype, with all its variables made."""
+
+    @abstractmethod
+    def parameters(self) -> list[Parameter]:
+        """Trainable variables, then the statistics that ranks must agree on, in model order."""
+
+    @abstractmethod
+    def allocate(self) -> None:
+        """Make gradient buffers and optimizer slots for the strategy's buckets."""
+
+    @abstractmethod
+    def run_step(
+        self, microbatches: Sequence[Batch], local: np.ndarray, scalars: dict, step: int
+    ) -> np.ndarray:
+        """Run `step_body` on NumPy input."""
+
+    @abstractmethod
+    def backward(self, batch: Mapping[str, Tensor], *, last: bool) -> tuple[Tensor, Tensor]:
+        """Add the gradient of sum(loss) / reference count; return (loss sum, count).
+
+        With `last`, hand every bucket to the strategy as soon as it is complete.
+        """
+
+    @abstractmethod
+    def update(
+        self, bucket: Bucket, gradient: Tensor, scalars: Mapping, multiplier: Tensor
+    ) -> None:
+        """Apply the optimizer to a bucket's parameters, with `gradient` times `multiplier`."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> Sums:
+        """(sum, count) of each metric over one batch, without training."""
+
+    @abstractmethod
+    def communication_seconds(self) -> float:
+        """Time spent waiting for other ranks so far: what overlap could not hide."""
+
+    @abstractmethod
+    def read_arrays(self) -> dict[str, np.ndarray]:
+        """Parameters ("params/NAME"), statistics ("statistics/NAME"), slots
+        ("optimizer/SLOT/NAME"), in canonical layout."""
+
+    @abstractmethod
+    def write_parameters(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put back some of what `read_arrays` gave."""
+
+    # ---- state ---------------------------------------------------------------------------
+
+    def average_statistics(self) -> None:
+        """Replace batch norm's statistics, which differ by rank, by their mean."""
+        if self.comm.size == 1:
+            return
+        handles = []
+        for param in self.parameters():
+            if not param.trainable and param.spec.dtype.startswith("float"):
+                value = self.ops.read(param.variable) * (1 / self.comm.size)
+                handles.append(
+                    (param, self.comm.allreduce(value, name=f"statistics.{param.spec.name}"))
+                )
+        for param, handle in handles:
+            self.ops.assign(param.variable, handle.wait())
+
+    def state(self) -> dict[str, Shard]:
+        """All that a run needs to go on from here, by canonical name."""
+        arrays = self.read_arrays()
+        arrays |= {f"strategy/{name}": x for name, x in self.strategy.state_dict().items()}
+        return {name: Shard.whole(array) for name, array in arrays.items()}
+
+    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over a saved state. Raises `HvdkitError` if it is another model's."""
+        expected = {name: shard.global_shape for name, shard in self.state().items()}
+        given = {name: array.shape for name, array in arrays.items()}
+        for name in sorted(expected.keys() | given.keys()):
+            if expected.get(name) != given.get(name):
+                raise HvdkitError(
+                    f"the checkpoint is another model's: {name} is "
+                    f"{_shape_words(given.get(name))} there and "
+                    f"{_shape_words(expected.get(name))} here"
+                )
+        own = {k: v for k, v in arrays.items() if not k.startswith("strategy/")}
+        self.write_parameters(own)
+        self.strategy.load_state_dict(
+            {k.removeprefix("strategy/"): v for k, v in arrays.items() if k not in own}
+        )
+
+    def weights_sha256(self) -> str:
+        """A digest of the trainable parameters, by canonical name: equal bits, equal digest."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.read_trainable().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    @abstractmethod
+    def read_trainable(self) -> dict[str, np.ndarray]:
+        """The trainable parameters by canonical name and in canonical layout."""
+
+    def close(self) -> None:
+        """Give the model back to its owner as an ordinary one."""
+
+
+def _shape_words(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else f"of shape {list(shape)}"

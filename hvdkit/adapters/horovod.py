@@ -1,0 +1,48 @@
+"""What Horovod's torch and TensorFlow modules have in common, as a `Comm`.
+
+The subclasses, one in each framework's folder, import their own Horovod module and say how
+its collectives are called. Imports comm and launch only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvdkit.comm import Comm, Group
+from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import Job
+
+
+class HorovodComm(Comm):
+    """A rank of a Horovod job, through the module `hvd` (horovod.torch or .tensorflow)."""
+
+    def __init__(self, hvd: Any, job: Job):
+        self._hvd = hvd
+        hvd.init()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        if self.size != job.size:
+            raise HvdkitError(
+                f"the launcher started {job.size} ranks but Horovod joined {self.size}: each "
+                "would train alone. Horovod was built for another MPI than the one that "
+                "launched it; `hvdkit doctor` names both"
+            )
+        self._ops = {"sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}
+        self._process_sets: dict[tuple[int, ...], Any] = {}
+
+    def _set(self, group: Group | None) -> Any:
+        return group.token if group else self._hvd.global_process_set
+
+    def group(self, ranks):
+        ranks = tuple(sorted(ranks))
+        if ranks == tuple(range(self.size)):
+            return Group(ranks, self._hvd.global_process_set)
+        if ranks not in self._process_sets:
+            self._process_sets[ranks] = self._hvd.add_process_set(list(ranks))
+        return Group(ranks, self._process_sets[ranks])
+
+    def barrier(self):
+        self._hvd.barrier()
+
+    def close(self):
+        self._hvd.shutdown()

@@ -1,0 +1,257 @@
+"""A `torch.nn.Module` taking steps: flat buffers, and buckets that leave during backward.
+
+Parameters of a bucket are views into one buffer, their gradients views into another, which
+the collective works on in place: nothing is copied for it. The optimizer runs over the
+buffers in cache-sized pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hvdkit.adapters.base import Adapter
+from hvdkit.adapters.torch.ops import TorchOps
+from hvdkit.errors import HvdkitError
+from hvdkit.gradients.buckets import Bucket, ParamSpec
+from hvdkit.strategies import Parameter
+
+# Small enough for a piece of parameters, gradients, slots and temporaries to stay in a core's
+# L2 cache; measured by benchmarks/step.py.
+_PIECE = 64 * 1024
+
+
+@dataclass
+class _Buffers:
+    """A bucket's memory. `missing` counts gradients still to come in this backward pass."""
+
+    bucket: Bucket
+    params: list[torch.nn.Parameter]
+    values: torch.Tensor
+    grads: torch.Tensor
+    slots: dict[str, torch.Tensor]
+    decay: torch.Tensor | float
+    missing: int = 0
+
+    def grad_view(self, i: int) -> torch.Tensor:
+        return _view(self.grads, self.bucket, i)
+
+
+class TorchAdapter(Adapter):
+    """Train a `torch.nn.Module`. `device` is "cpu", "cuda", or "auto"."""
+
+    framework = "torch"
+
+    def __init__(self, *, device: str = "auto", **kwargs):
+        super().__init__(**kwargs)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            raise HvdkitError("framework.device=cuda but torch sees no GPU here: use cpu or auto")
+        self.device = torch.device(device)
+        self.ops = TorchOps(self.device)
+        self._buffers: list[_Buffers] = []
+        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._launching = False
+
+    # ---- setup ---------------------------------------------------------------------------
+
+    def build(self, example):
+        self.model.to(self.device, getattr(torch, self.dtype))
+        if any(isinstance(p, torch.nn.UninitializedParameter) for p in self.model.parameters()):
+            with torch.no_grad():
+                self.model(*self.task.inputs(self._tensors(example)))
+
+    def parameters(self):
+        trained = [
+            Parameter(_spec(name, param), param)
+            for name, param in self.model.named_parameters()
+            if param.requires_grad
+        ]
+        if not trained:
+            raise HvdkitError("the model has no parameter with requires_grad=True to train")
+        frozen = [
+            (name, param)
+            for name, param in self.model.named_parameters()
+            if not param.requires_grad
+        ]
+        fixed = [*frozen, *self._persistent_buffers()]
+        return trained + [Parameter(_spec(name, x), x, trainable=False) for name, x in fixed]
+
+    def _persistent_buffers(self):
+        saved = self.model.state_dict(keep_vars=True)
+        return [(name, x) for name, x in self.model.named_buffers() if name in saved]
+
+    def allocate(self):
+        by_name = dict(self.model.named_parameters())
+        for bucket in self.strategy.buckets:
+            params = [by_name[name] for name in bucket.names]
+            buffers = self._allocate_bucket(bucket, params)
+            self._buffers.append(buffers)
+            for i, param in enumerate(params):
+                self._hooks.append(
+                    param.register_post_accumulate_grad_hook(self._hook(buffers, i))
+                )
+
+    def _allocate_bucket(self, bucket, params):
+        values = self.ops.zeros((bucket.size,), bucket.dtype)
+        for i, param in enumerate(params):
+            view = _view(values, bucket, i)
+            view.copy_(param.detach())
+            param.data = view
+        grads = torch.zeros_like(values)
+        slots = {name: torch.zeros_like(values) for name in self.optimizer.slots}
+        return _Buffers(bucket, params, values, grads, slots, self._decay(bucket, values))
+
+    def _decay(self, bucket, values):
+        if not self.optimizer.weight_decay:
+            return 0.0
+        decay = torch.zeros_like(values)
+        for i, spec in enumerate(bucket.params):
+            if len(spec.shape) > 1:
+                _view(decay, bucket, i).fill_(self.optimizer.weight_decay)
+        return decay
+
+    # ---- the step ------------------------------------------------------------------------
+
+    def run_step(self, microbatches, local, scalars, step):
+        torch.manual_seed(_stream(self._seed, step, self.comm.rank))
+        self.model.train()
+        for buffers in self._buffers:
+            # With no gradient there, autograd hands its own tensor over instead of adding
+            # to zeros: the hook's copy into the buffer is then the only pass over memory.
+            for param in buffers.params:
+                param.grad = None
+        batches = [self._tensors(batch) for batch in microbatches]
+        agreed = self.step_body(batches, torch.from_numpy(local), scalars)
+        return agreed.cpu().numpy()
+
+    def backward(self, batch, *, last):
+        outputs = self.model(*self.task.inputs(batch))
+        loss = self.task.losses(self.ops, outputs, batch).sum()
+        count = batch["weight"].sum()
+        if last:
+            self._start_launching()
+        (loss / self._reference_count).backward()
+        if last:
+            self._launch_rest()
+        return loss.detach(), count
+
+    def _hook(self, buffers, i):
+        view = buffers.grad_view(i)
+
+        def collect(param):
+            if param.grad is not view:
+                view.copy_(param.grad)
+                param.grad = view
+            if self._launching:
+                buffers.missing -= 1
+                if buffers.missing == 0:
+                    self.strategy.bucket_ready(buffers.bucket, buffers.grads)
+
+        return collect
+
+    def _start_launching(self):
+        self._launching = True
+        for buffers in self._buffers:
+            buffers.missing = len(buffers.params)
+
+    def _launch_rest(self):
+        """Send the buckets that an unused parameter kept from being complete."""
+        self._launching = False
+        for buffers in self._buffers:
+            for i, param in enumerate(buffers.params):
+                if param.grad is None:
+                    param.grad = buffers.grad_view(i).zero_()
+            if buffers.missing:
+                self.strategy.bucket_ready(buffers.bucket, buffers.grads)
+
+    @torch.no_grad()
+    def update(self, bucket, gradient, scalars, multiplier):
+        buffers = self._buffers[bucket.index]
+        factor = float(multiplier) if gradient.device.type == "cpu" else multiplier
+        piece = _PIECE if gradient.device.type == "cpu" else bucket.size
+        decay = buffers.decay
+        for lo in range(0, bucket.size, piece):
+            hi = min(lo + piece, bucket.size)
+            slots = {name: slot[lo:hi] for name, slot in buffers.slots.items()}
+            values, new_slots = self.optimizer.update(
+                self.ops,
+                buffers.values[lo:hi],
+                gradient[lo:hi] * factor,
+                slots,
+                scalars,
+                decay if isinstance(decay, float) else decay[lo:hi],
+            )
+            buffers.values[lo:hi].copy_(values)
+            for name, value in new_slots.items():
+                slots[name].copy_(value)
+
+    @torch.no_grad()
+    def evaluate(self, batch):
+        self.model.eval()
+        tensors = self._tensors(batch)
+        outputs = self.model(*self.task.inputs(tensors))
+        sums = {k: float(v) for k, v in self.task.metrics(self.ops, outputs, tensors).items()}
+        count = sums.pop("count")
+        return {name: (value, count) for name, value in sums.items()}
+
+    def communication_seconds(self):
+        return getattr(self.comm, "waited", 0.0)
+
+    def _tensors(self, batch):
+        return {key: self._tensor(value) for key, value in batch.items()}
+
+    def _tensor(self, value):
+        tensor = torch.from_numpy(np.ascontiguousarray(value))
+        dtype = getattr(torch, self.dtype) if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device, dtype, non_blocking=True)
+
+    # ---- state ---------------------------------------------------------------------------
+
+    def read_trainable(self):
+        return {
+            name: param.detach().cpu().numpy()
+            for name, param in self.model.named_parameters()
+            if param.requires_grad
+        }
+
+    def read_arrays(self):
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self._places().items()}
+
+    def write_parameters(self, arrays):
+        places = self._places()
+        with torch.no_grad():
+            for name, array in arrays.items():
+                places[name].copy_(torch.from_numpy(np.array(array)))
+
+    def _places(self):
+        """Every tensor of the state under its name in a checkpoint."""
+        places = {f"params/{name}": param for name, param in self.model.named_parameters()}
+        places |= {f"statistics/{name}": x for name, x in self._persistent_buffers()}
+        for buffers in self._buffers:
+            for i, name in enumerate(buffers.bucket.names):
+                for slot, flat in buffers.slots.items():
+                    places[f"optimizer/{slot}/{name}"] = _view(flat, buffers.bucket, i)
+        return places
+
+    def close(self):
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+
+def _spec(name, tensor):
+    return ParamSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+
+
+def _view(flat, bucket, i):
+    spec, start = bucket.params[i], bucket.offsets[i]
+    return flat[start : start + spec.numel].view(spec.shape)
+
+
+def _stream(seed: int, step: int, rank: int) -> int:
+    """A generator seed for one rank's step: the same on a resume, different elsewhere."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,104 @@
+"""Which parameters travel together: pure planning, no tensors.
+
+A bucket is one contiguous buffer that is reduced in one collective. Buckets are filled in the
+reverse of the model's order, because the backward pass finishes the last layers first: the
+first bucket can leave while the pass is still under way (Li et al., "PyTorch Distributed",
+VLDB 2020, section 3.2.3). Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """A trainable parameter: its canonical name, shape, and NumPy dtype name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Parameters of one dtype that share a buffer of `size` elements.
+
+    Parameter i lies at `offsets[i]`; what follows the last one, up to `size`, is padding.
+    """
+
+    index: int
+    dtype: str
+    params: tuple[ParamSpec, ...]
+    offsets: tuple[int, ...]
+    size: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(param.name for param in self.params)
+
+    @property
+    def numel(self) -> int:
+        return sum(param.numel for param in self.params)
+
+
+def plan_buckets(
+    specs: Sequence[ParamSpec], *, cap_mb: float, world_size: int
+) -> tuple[Bucket, ...]:
+    """Cut `specs` (in the model's order) into buckets of at most `cap_mb` MiB each.
+
+    A parameter larger than the cap has a bucket to itself. Each bucket's size is rounded up to
+    a multiple of `world_size`, so that it can be sharded evenly.
+    """
+    if cap_mb <= 0:
+        raise ValueError(f"cap_mb must be above 0, not {cap_mb}")
+    cap = cap_mb * 2**20
+    open_by_dtype: dict[str, list[ParamSpec]] = {}
+    closed: list[list[ParamSpec]] = []
+    for spec in reversed(specs):
+        current = open_by_dtype.setdefault(spec.dtype, [])
+        if current and sum(p.nbytes for p in current) + spec.nbytes > cap:
+            closed.append(current)
+            current = open_by_dtype[spec.dtype] = []
+        current.append(spec)
+    closed.extend(open_by_dtype.values())
+    return tuple(_bucket(i, params, world_size) for i, params in enumerate(closed))
+
+
+def buckets_from_names(
+    specs: Sequence[ParamSpec], plan: Sequence[Sequence[str]], *, world_size: int
+) -> tuple[Bucket, ...]:
+    """Rebuild the buckets that a checkpoint's manifest lists by name.
+
+    Raises `ValueError` if the plan does not hold each parameter exactly once.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    listed = [name for names in plan for name in names]
+    if sorted(listed) != sorted(by_name):
+        odd = sorted(set(listed) ^ set(by_name)) or "a parameter twice"
+        raise ValueError(f"the bucket plan does not fit the model: {odd}")
+    return tuple(
+        _bucket(i, [by_name[name] for name in names], world_size) for i, names in enumerate(plan)
+    )
+
+
+def _bucket(index: int, params: Sequence[ParamSpec], world_size: int) -> Bucket:
+    offsets = []
+    end = 0
+    for param in params:
+        offsets.append(end)
+        end += param.numel
+    size = -(-end // world_size) * world_size
+    return Bucket(index, params[0].dtype, tuple(params), tuple(offsets), size)

@@ -1,0 +1,1 @@
+"""Starting jobs: what a launcher tells a process, and the environment Horovod reads."""

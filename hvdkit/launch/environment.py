@@ -1,0 +1,112 @@
+"""What the launcher says about this process, and the settings Horovod and MPI read.
+
+Both live in environment variables, so all of this works before anything is imported.
+Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hvdkit.errors import HvdkitError
+
+# rank, size, local rank, local size; Horovod's own come first because its Gloo launcher
+# can be started from inside another MPI or Slurm job.
+_LAUNCHERS = {
+    "gloo": ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE"),
+    "mpi": (
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's place in its job; `launcher` is "gloo", "mpi", or "none" outside of one."""
+
+    launcher: str = "none"
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def current_job(environ: Mapping[str, str] = os.environ) -> Job:
+    """This process's job, as its launcher described it."""
+    for launcher, names in _LAUNCHERS.items():
+        if names[1] in environ:
+            return Job(launcher, *(int(environ[name]) for name in names))
+    return Job()
+
+
+def default_threads(local_size: int, cores: int | None = None) -> int:
+    """Compute threads a rank: the host's cores shared out, at least one."""
+    return max(1, (cores or available_cores()) // local_size)
+
+
+def available_cores() -> int:
+    """Cores this process may run on (a container's or Slurm's mask included)."""
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HorovodSettings:
+    """Horovod's own knobs; None leaves Horovod's default.
+
+    Units are in the names. `fusion_threshold_mb` is 0 because hvdkit's buckets are the
+    fusion: with Horovod's, equal reductions at three ranks differ in their last bits.
+    """
+
+    fusion_threshold_mb: float = 0.0
+    cycle_time_ms: float | None = None
+    cache_capacity: int | None = None
+    timeline: str | None = None
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables that say this."""
+        values = {
+            "HOROVOD_FUSION_THRESHOLD": str(int(self.fusion_threshold_mb * 2**20)),
+            "HOROVOD_CYCLE_TIME": self.cycle_time_ms,
+            "HOROVOD_CACHE_CAPACITY": self.cache_capacity,
+            "HOROVOD_TIMELINE": self.timeline,
+            "HOROVOD_DYNAMIC_PROCESS_SETS": "1",
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
+    """Put the settings where Horovod and Open MPI look; call it before Horovod starts.
+
+    Raises `HvdkitError` if a launcher's flag set one of them to something else: one of the
+    two would be ignored in silence.
+    """
+    variables = settings.variables()
+    for name, value in variables.items():
+        given = os.environ.get(name)
+        if given is not None and _number_or_text(given) != _number_or_text(value):
+            raise HvdkitError(
+                f"{name}={given} comes from the launcher, {value} from the config: "
+                "drop the launcher's flag and set it under comm.* instead"
+            )
+    os.environ.update(variables)
+    if ranks_exceed_cores(job.local_size, threads):
+        # Open MPI's waiting rank spins; where it shares a core with a model it must yield.
+        os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+
+
+def ranks_exceed_cores(local_size: int, threads: int, cores: int | None = None) -> bool:
+    """Whether compute threads and one Horovod thread a rank are more than the host's cores."""
+    return local_size * (threads + 1) > (cores or available_cores())
+
+
+def _number_or_text(text: str) -> float | str:
+    """A number where the text is one, so that "1" and "1.0" compare equal."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

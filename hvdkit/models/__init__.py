@@ -1,0 +1,1 @@
+"""Model twins: torch_NAME.py and keras_NAME.py define the same network, name for name."""

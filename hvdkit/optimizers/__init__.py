@@ -1,0 +1,12 @@
+"""Update rules with one arithmetic for both frameworks, and learning-rate schedules.
+
+Imports tensors only. torch's own Adam and Keras's differ by 1e-4 after a few steps even in
+fp64; these do not differ, because there is only one of each.
+"""
+
+from hvdkit.optimizers.adam import Adam
+from hvdkit.optimizers.base import Optimizer
+from hvdkit.optimizers.schedules import Constant, Cosine, Schedule
+from hvdkit.optimizers.sgd import SGD
+
+__all__ = ["SGD", "Adam", "Constant", "Cosine", "Optimizer", "Schedule"]

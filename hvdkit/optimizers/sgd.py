@@ -1,0 +1,34 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hvdkit.optimizers.base import Optimizer
+from hvdkit.schema import at_least, between, check, positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """v = momentum v + g + decay p; p -= lr v (with Nesterov: lr (g + decay p + momentum v)).
+
+    The learning rate stays outside the velocity, as in Sutskever et al. 2013's restatement
+    used by Goyal et al. 2017 (equation 10), so a schedule needs no momentum correction.
+    """
+
+    lr: float = positive()
+    momentum: float = between(0.0, 1.0, default=0.9)
+    nesterov: bool = False
+    weight_decay: float = at_least(0.0, default=0.0)
+    slots: ClassVar[tuple[str, ...]] = ("velocity",)
+
+    def __post_init__(self):
+        check(self)
+
+    def update(self, ops, param, grad, slots, scalars, decay):
+        if self.weight_decay:
+            grad = grad + decay * param
+        velocity = slots["velocity"] * self.momentum + grad
+        direction = grad + velocity * self.momentum if self.nesterov else velocity
+        return param - direction * scalars["lr"], {"velocity": velocity}

@@ -1,0 +1,6 @@
+"""Ways of making several replicas train one model; imports gradients, comm and tensors."""
+
+from hvdkit.strategies.allreduce import AllReduce
+from hvdkit.strategies.base import Parameter, Strategy
+
+__all__ = ["AllReduce", "Parameter", "Strategy"]

@@ -1,0 +1,102 @@
+"""The contract between a training step and the way its ranks work together.
+
+A strategy sees parameters and flat gradient buffers through `Ops`, and other ranks through
+`Comm`; it sees no framework. One step calls, in this order: `bucket_ready` for every bucket
+(during the backward pass where the framework can), `gradient` for every bucket before its
+update, `after_update`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hvdkit.comm import Comm
+from hvdkit.gradients.buckets import Bucket, ParamSpec, buckets_from_names, plan_buckets
+from hvdkit.tensors import Ops, Tensor, Variable
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named variable of the model that the ranks must agree on.
+
+    Untrained ones (batch norm's statistics) have no gradient and are in no bucket.
+    """
+
+    spec: ParamSpec
+    variable: Variable
+    trainable: bool = True
+
+
+class Strategy(ABC):
+    """How gradients, and where needed parameters, come to agree over the ranks."""
+
+    buckets: tuple[Bucket, ...]
+
+    def __init__(self, *, bucket_mb: float):
+        self.bucket_mb = bucket_mb
+
+    def setup(
+        self,
+        params: Sequence[Parameter],
+        comm: Comm,
+        ops: Ops,
+        *,
+        plan: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Give every rank rank 0's values and plan the buckets (or take over a saved `plan`)."""
+        self.comm, self.ops = comm, ops
+        self._params = tuple(params)
+        specs = [param.spec for param in params if param.trainable]
+        if plan is None:
+            self.buckets = plan_buckets(specs, cap_mb=self.bucket_mb, world_size=comm.size)
+        else:
+            self.buckets = buckets_from_names(specs, plan, world_size=comm.size)
+        self.broadcast_parameters()
+
+    def broadcast_parameters(self) -> None:
+        """Give every rank rank 0's parameters, bit for bit."""
+        handles = [
+            self.comm.broadcast(self.ops.read(param.variable), name=f"init.{param.spec.name}")
+            for param in self._params
+        ]
+        for param, handle in zip(self._params, handles, strict=True):
+            self.ops.assign(param.variable, handle.wait())
+
+    def replica(self) -> tuple[int, int]:
+        """(index, count): which slice of every batch this rank trains on."""
+        return self.comm.rank, self.comm.size
+
+    def phase(self, step: int) -> Hashable:
+        """What shape step `step` has: a compiled step is reused while this stays the same."""
+        return None
+
+    @abstractmethod
+    def bucket_ready(self, bucket: Bucket, flat: Tensor) -> None:
+        """This rank's gradient of `bucket` is complete in `flat` (`bucket.size` elements)."""
+
+    @abstractmethod
+    def gradient(self, bucket: Bucket) -> Tensor:
+        """The gradient to update `bucket` with; waits for it. Call it once a step."""
+
+    def after_update(self) -> None:
+        """Make parameters agree, where equal gradients do not already see to it."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """What a checkpoint must keep beside parameters and optimizer state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> None:
+        if state:
+            raise ValueError(f"{type(self).__name__} keeps no state, found {sorted(state)}")
+
+    def describe(self) -> dict[str, Any]:
+        """What the bits of a run depend on, for a checkpoint's manifest."""
+        return {
+            "strategy": type(self).__name__,
+            "buckets": [list(bucket.names) for bucket in self.buckets],
+        }
