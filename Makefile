@@ -1,0 +1,91 @@
+# Everything is done through here; `make help` prints the lines marked with ##.
+# Nothing needs root, and nothing is written outside this folder, pip's cache and hvdkit's.
+
+PYTHON     ?= python3
+VENV       ?= .venv
+FRAMEWORKS ?= torch tensorflow
+FRAMEWORK  ?= $(firstword $(FRAMEWORKS))
+NP         ?= 2
+ARGS       ?=
+
+SHELL      := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+space      := $(subst ,, )
+comma      := ,
+chosen     := $(sort $(subst $(comma),$(space),$(FRAMEWORKS)))
+extras     := $(subst $(space),$(comma),$(chosen))
+venv       := $(abspath $(VENV))
+# One stamp a set of frameworks, so that asking for another set sets up again.
+stamp      := $(venv)/.setup-$(subst $(space),-,$(chosen))
+python     := $(venv)/bin/python
+export PATH := $(venv)/bin:$(PATH)
+
+unknown    := $(filter-out torch tensorflow,$(chosen) $(FRAMEWORK))
+ifneq ($(unknown),)
+$(error unknown framework: $(unknown). FRAMEWORKS is "torch tensorflow", torch or tensorflow; FRAMEWORK is one of them)
+endif
+ifeq ($(filter $(FRAMEWORK),$(chosen)),)
+$(error FRAMEWORK=$(FRAMEWORK) is not among FRAMEWORKS="$(FRAMEWORKS)")
+endif
+
+.PHONY: help setup train test test-fast lint format soak bench doctor clean
+
+help: ## Print this manual
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@printf '\nVariables, with their defaults:\n'
+	@printf '  %-12s%s\n' \
+	  FRAMEWORKS '"torch tensorflow"; or torch, or tensorflow: what setup installs' \
+	  FRAMEWORK  'the first of FRAMEWORKS: what train trains with' \
+	  NP         '2: ranks of train' \
+	  ARGS       'config overrides of train, as in ARGS="model=resnet trainer.seed=1"' \
+	  PYTHON     'python3: the interpreter that makes the environment' \
+	  VENV       '.venv: the environment'
+
+setup: $(stamp) ## Make the environment, install, build Horovod (again: at once)
+
+$(stamp): setup.cfg pyproject.toml Makefile hvdkit/install/rules.py
+	@# An environment made for another set of frameworks is made anew: a leftover TensorFlow
+	@# would be found, and a torch-only setup would not be one.
+	@if compgen -G '$(venv)/.setup-*' > /dev/null && [ ! -e '$(stamp)' ]; then \
+	  echo 'This environment is for other frameworks; making it anew for: $(chosen)'; \
+	  rm -rf '$(venv)'; \
+	fi
+	@if [ ! -x '$(python)' ]; then $(PYTHON) -m venv '$(venv)'; fi
+	$(python) -m pip install --quiet --editable '.[$(extras),dev]'
+	$(python) -m hvdkit build-horovod --frameworks $(extras)
+	@touch '$@'
+
+train: setup ## Train the digits recipe on NP ranks (FRAMEWORK, ARGS)
+	horovodrun -np $(NP) python recipes/vision.py framework=$(FRAMEWORK) $(ARGS)
+
+test: lint ## Run everything: lint, types, unit tests, then tests on real ranks
+	$(python) -m pytest -m 'not launch and not soak'
+	$(python) -m pytest -m 'launch and not soak'
+
+test-fast: setup ## Run the tests that start no ranks and no build (under a minute)
+	$(python) -m pytest -m 'not launch and not soak'
+
+lint: setup ## Check style, formatting and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup ## Format the code and mend what ruff can
+	ruff check --fix .
+	ruff format .
+
+soak: setup ## Run the long tests: a whole build, many repetitions
+	$(python) -m pytest -m soak --timeout 1800
+
+bench: setup ## Time a step beside torch DDP and stock Horovod, and print the ratios
+	$(python) -m benchmarks
+
+doctor: setup ## Say what is installed and what is wrong with it
+	hvdkit doctor -np $(NP)
+
+clean: ## Remove the environment, runs and caches of this folder (not hvdkit's wheel cache)
+	rm -rf '$(venv)' build dist *.egg-info runs outputs multirun \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
