@@ -238,19 +238,23 @@ class Adapter(ABC):
             self.ops.assign(param.variable, handle.wait())
 
     def state(self) -> dict[str, Shard]:
-        """All that a run needs to go on from here, by canonical name."""
-        arrays = self.read_arrays()
-        arrays |= {f"strategy/{name}": x for name, x in self.strategy.state_dict().items()}
-        return {name: Shard.whole(array) for name, array in arrays.items()}
+        """This rank's part of all that a run needs to go on from here, by canonical name."""
+        if not self.strategy.keeps_shared_state():
+            return {}
+        return {name: Shard.whole(array) for name, array in self._arrays().items()}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        strategy = {f"strategy/{k}": x for k, x in self.strategy.state_dict().items()}
+        return self.read_arrays() | strategy
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over a saved state. Raises `HvdkitError` if it is another model's."""
-        expected = {name: shard.global_shape for name, shard in self.state().items()}
+        expected = {name: array.shape for name, array in self._arrays().items()}
         given = {name: array.shape for name, array in arrays.items()}
         for name in sorted(expected.keys() | given.keys()):
             if expected.get(name) != given.get(name):
                 raise HvdkitError(
-                    f"the checkpoint is another model's: {name} is "
+                    f"the checkpoint is of another model or optimizer: {name} is "
                     f"{_shape_words(given.get(name))} there and "
                     f"{_shape_words(expected.get(name))} here"
                 )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hvdkit.errors import HvdkitError
+from hvdkit.schema import at_least, positive
 
 # rank, size, local rank, local size; Horovod's own come first because its Gloo launcher
 # can be started from inside another MPI or Slurm job.
@@ -62,9 +63,9 @@ class HorovodSettings:
     fusion: with Horovod's, equal reductions at three ranks differ in their last bits.
     """
 
-    fusion_threshold_mb: float = 0.0
-    cycle_time_ms: float | None = None
-    cache_capacity: int | None = None
+    fusion_threshold_mb: float = at_least(0, default=0.0)
+    cycle_time_ms: float | None = positive(default=None)
+    cache_capacity: int | None = at_least(0, default=None)
     timeline: str | None = None
 
     def variables(self) -> dict[str, str]:

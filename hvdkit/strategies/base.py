@@ -53,9 +53,9 @@ class Strategy(ABC):
         self._params = tuple(params)
         specs = [param.spec for param in params if param.trainable]
         if plan is None:
-            self.buckets = plan_buckets(specs, cap_mb=self.bucket_mb, world_size=comm.size)
+            self.buckets = plan_buckets(specs, cap_mb=self.bucket_mb, world_size=self.shards())
         else:
-            self.buckets = buckets_from_names(specs, plan, world_size=comm.size)
+            self.buckets = buckets_from_names(specs, plan, world_size=self.shards())
         self.broadcast_parameters()
 
     def broadcast_parameters(self) -> None:
@@ -67,9 +67,17 @@ class Strategy(ABC):
         for param, handle in zip(self._params, handles, strict=True):
             self.ops.assign(param.variable, handle.wait())
 
+    def shards(self) -> int:
+        """Into how many equal parts a bucket must divide (1: buckets are never cut)."""
+        return 1
+
     def replica(self) -> tuple[int, int]:
         """(index, count): which slice of every batch this rank trains on."""
         return self.comm.rank, self.comm.size
+
+    def keeps_shared_state(self) -> bool:
+        """Whether this rank writes what all ranks hold alike to a checkpoint."""
+        return self.comm.rank == 0
 
     def phase(self, step: int) -> Hashable:
         """What shape step `step` has: a compiled step is reused while this stays the same."""
@@ -78,6 +86,11 @@ class Strategy(ABC):
     @abstractmethod
     def bucket_ready(self, bucket: Bucket, flat: Tensor) -> None:
         """This rank's gradient of `bucket` is complete in `flat` (`bucket.size` elements)."""
+
+    def global_norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """The Euclidean norm of the whole gradient, from what `gradient` gave."""
+        squares = [self.ops.sum(gradient * gradient) for gradient in gradients]
+        return self.ops.sqrt(sum(squares[1:], squares[0]))
 
     @abstractmethod
     def gradient(self, bucket: Bucket) -> Tensor:

@@ -23,6 +23,11 @@ class Classification:
     def __init__(self, *, layout: Layout):
         self.layout = layout
 
+    def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """What one image of (height, width, channels) is to the model."""
+        height, width, channels = image_shape
+        return (channels, height, width) if self.layout == "nchw" else image_shape
+
     def prepare(self, records: Mapping[str, np.ndarray], *, valid: bool) -> dict[str, np.ndarray]:
         """A batch for the model; one that is not `valid` stands in for an empty slice."""
         image = records["image"]

@@ -47,7 +47,7 @@ class TensorFlowAdapter(Adapter):
             for layer in self.model._flatten_layers()
             for generator in getattr(layer, "_seed_generators", [])
         ]
-        self._evaluate = tf.function(self._metrics, reduce_retracing=True)
+        self._evaluate = tf.function(self._metrics, autograph=False, reduce_retracing=True)
 
     def _check_dtype(self):
         odd = [v for v in self.model.trainable_variables if v.dtype != self.dtype]
@@ -114,6 +114,7 @@ class TensorFlowAdapter(Adapter):
         names = self.optimizer.scalars(lr=1.0, step=0)
         return tf.function(
             step,
+            autograph=False,  # as in Keras's own fit
             input_signature=[
                 [batch] * len(microbatches),
                 tf.TensorSpec((2,), tf.float64),

@@ -1,0 +1,1 @@
+"""The config groups; installed as the package hvdkit.conf."""

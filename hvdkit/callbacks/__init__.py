@@ -1,0 +1,10 @@
+"""What happens beside training: logs, bars, checks. A callback may look at the trainer and at
+what is below it, and never changes what is computed."""
+
+from hvdkit.callbacks.base import Callback
+from hvdkit.callbacks.consistency import Agreement, WeightDigest
+from hvdkit.callbacks.log import Log
+from hvdkit.callbacks.progress import Progress
+from hvdkit.callbacks.tensorboard import TensorBoard
+
+__all__ = ["Agreement", "Callback", "Log", "Progress", "TensorBoard", "WeightDigest"]

@@ -1,0 +1,198 @@
+"""Checkpoints: named arrays beside a manifest, published all at once or not at all.
+
+    checkpoints/step-00000200/manifest.json       format, step, sha256 of each file
+                              state-00000.safetensors      rank 0's arrays
+    checkpoints/latest                            the newest one's name
+
+A checkpoint is written under another name, flushed to disk, and renamed: a process killed at
+any moment leaves whole ones only. Nothing is unpickled. Imports adapters' `Shard` and comm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from hvdkit.adapters.base import Shard
+from hvdkit.comm import Comm
+from hvdkit.errors import HvdkitError
+
+FORMAT_VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was found whole: its folder, and its manifest's contents."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        return self.manifest["step"]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array of the run, put together from the ranks' shards."""
+        whole: dict[str, np.ndarray] = {}
+        for file, entry in self.manifest["files"].items():
+            for name, array in load_file(self.path / file).items():
+                place = entry["arrays"][name]
+                shape = tuple(place["global_shape"])
+                if array.shape == shape:
+                    whole[name] = array
+                    continue
+                flat = whole.setdefault(name, np.empty(shape, array.dtype)).reshape(-1)
+                flat[place["offset"] : place["offset"] + array.size] = array.reshape(-1)
+        return whole
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `folder`, which every rank can reach.
+
+    All ranks call each method together. The newest `keep` are kept.
+    """
+
+    def __init__(self, folder: Path, comm: Comm, *, keep: int = 3):
+        self.folder, self.keep = Path(folder), keep
+        self._comm = comm
+
+    def save(self, step: int, state: Mapping[str, Shard], about: Mapping[str, Any]) -> Path:
+        """Write one. `about` is what else the manifest should say (JSON values).
+
+        Raises `HvdkitError` on every rank if any of them could not write.
+        """
+        final = self.folder / f"step-{step:08d}"
+        partial = self.folder / f".{final.name}.partial"
+        self._together(lambda: self._begin(partial), on_rank=0)
+        files = self._together(lambda: self._write(partial, state))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "world_size": self._comm.size,
+            **about,
+            "files": {name: entry for part in files for name, entry in part.items()},
+        }
+        self._together(lambda: self._publish(partial, final, manifest), on_rank=0)
+        return final
+
+    def newest(self) -> Saved | None:
+        """The newest whole checkpoint, or None if there are none at all.
+
+        A damaged one is reported and passed over; if all are, that is an `HvdkitError`.
+        """
+        return self._together(self._find, on_rank=0)[0]
+
+    def _together(self, action, *, on_rank=None):
+        """Run `action` (on one rank, or on all) and share results; any error is everyone's."""
+        result, problem = None, None
+        if on_rank in (None, self._comm.rank):
+            try:
+                result = action()
+            except (OSError, HvdkitError, SafetensorError) as error:
+                problem = str(error)
+        outcomes = self._comm.all_gather_object((result, problem))
+        for rank, (_, problem) in enumerate(outcomes):
+            if problem:
+                raise HvdkitError(f"checkpoint in {self.folder}, rank {rank}: {problem}")
+        return [result for result, _ in outcomes]
+
+    def _begin(self, partial: Path) -> None:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+
+    def _write(self, partial: Path, state: Mapping[str, Shard]) -> dict[str, Any]:
+        if not state:
+            return {}
+        path = partial / f"state-{self._comm.rank:05d}.safetensors"
+        arrays = {name: np.require(shard.array, requirements="C") for name, shard in state.items()}
+        save_file(arrays, path)
+        _flush(path)
+        places = {
+            name: {"offset": shard.offset, "global_shape": list(shard.global_shape)}
+            for name, shard in state.items()
+        }
+        entry = {"sha256": _sha256(path), "bytes": path.stat().st_size, "arrays": places}
+        return {path.name: entry}
+
+    def _publish(self, partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
+        _write_text(partial / "manifest.json", json.dumps(manifest, indent=1))
+        _flush(partial)
+        if final.exists():  # a damaged one that the run has come back past
+            shutil.rmtree(final)
+        partial.rename(final)
+        _flush(self.folder)
+        latest = self.folder / ".latest.partial"
+        _write_text(latest, final.name + "\n")
+        latest.rename(self.folder / "latest")
+        _flush(self.folder)
+        for old in self._steps()[self.keep :]:
+            shutil.rmtree(old)
+
+    def _steps(self) -> list[Path]:
+        """Published checkpoints, newest first."""
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    def _find(self) -> Saved | None:
+        steps = self._steps()
+        for path in steps:
+            try:
+                return Saved(path, _verified_manifest(path))
+            except HvdkitError as error:
+                _log.warning("%s is damaged, falling back to an earlier one: %s", path, error)
+        if steps:
+            raise HvdkitError(
+                f"none of the {len(steps)} checkpoints is whole, so there is nothing to resume; "
+                "start again with trainer.resume=false (the old run is kept aside)"
+            )
+        return None
+
+
+def _verified_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        version = manifest["format_version"]
+        files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        int(manifest["step"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HvdkitError(f"manifest.json cannot be read: {error}") from None
+    if version != FORMAT_VERSION:
+        raise HvdkitError(f"its format is {version}, this hvdkit reads {FORMAT_VERSION}")
+    for name, expected in files.items():
+        try:
+            actual = _sha256(path / name)
+        except OSError as error:
+            raise HvdkitError(f"{name} cannot be read: {error.strerror}") from None
+        if actual != expected:
+            raise HvdkitError(f"the contents of {name} are not those that were saved")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Make a file's contents, or a folder's entries, outlast a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

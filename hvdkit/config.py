@@ -1,0 +1,303 @@
+"""Composing a run from YAML: the entry point of recipes, the checks, and `build`.
+
+Hydra composes `conf/`; `check` then holds every node against its dataclass before a framework
+is imported or a process joined, and `build` is the only place where objects are made of nodes.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hvdkit import adapters
+from hvdkit.adapters.base import Adapter
+from hvdkit.callbacks import Agreement, Callback
+from hvdkit.comm import Comm
+from hvdkit.data import Dataset, EvalData, TrainData
+from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import current_job
+from hvdkit.launch.failure import end_job
+from hvdkit.options import SCHEMAS
+from hvdkit.run_folder import RunFolder, Summary
+from hvdkit.schema import check_node, nearest
+from hvdkit.trainer import Every, Trainer
+
+_CONF = "pkg://hvdkit.conf"
+
+
+def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
+    """Make `body(config)` a program: Hydra's command line, one message for every mistake."""
+
+    @functools.wraps(body)
+    def program() -> None:
+        job = current_job()
+        # Hydra would print its own report and exit; with this it raises, and `end_job` speaks.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            if job.launcher != "none" and {"-m", "--multirun"} & set(sys.argv[1:]):
+                raise HvdkitError(
+                    "-m inside a running job would make every rank run the whole sweep: "
+                    "start it without horovodrun"
+                )
+            hydra.main(version_base="1.3", config_path=_CONF, config_name="train")(body)()
+        except SystemExit:
+            raise
+        except (HydraException, OmegaConfBaseException) as error:
+            end_job(HvdkitError(explain(error)), job)
+        except BaseException as error:
+            end_job(error, job, folder=_Place.folder)
+
+    return program
+
+
+class _Place:
+    """Where this process's run writes, once that is known, for an error's traceback."""
+
+    folder: Path | None = None
+
+
+# ---- checks ------------------------------------------------------------------------------------
+
+
+def check(config: DictConfig) -> None:
+    """Raise `HvdkitError` for the first wrong value in a composed config."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    for group, node in plain.items():
+        if isinstance(node, dict):
+            _check_group(group, node)
+    trainer, data = plain["trainer"], plain["data"]
+    _exactly_one("trainer", trainer, "num_steps", "num_epochs")
+    _exactly_one("data", data, "batch_size", "batch_size_per_worker")
+
+
+def _check_group(where: str, node: dict[str, Any]) -> None:
+    schema = SCHEMAS.get(node.get("_target_", where))
+    if schema:
+        check_node(schema, node, where=where)
+    for key, child in node.items():
+        if isinstance(child, dict) and "_target_" in child:
+            _check_group(f"{where}.{key}", child)
+
+
+def _exactly_one(where: str, node: Mapping[str, Any], first: str, second: str) -> None:
+    given = [name for name in (first, second) if node[name] is not None]
+    if len(given) == 2:
+        raise HvdkitError(
+            f"{where}.{first}={node[first]} and {where}.{second}={node[second]} cannot both be "
+            f"given: set one of them to null"
+        )
+    if not given:
+        raise HvdkitError(f"give {where}.{first} or {where}.{second}: both are null")
+
+
+def explain(error: Exception) -> str:
+    """A configuration error of Hydra's in our words: key, what is allowed, nearest match."""
+    text = str(error).splitlines()[0]
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        known = sorted(error.options)
+        return f"{group}={name} is not known{nearest(name, known)}\n{group} is one of: " + (
+            ", ".join(known)
+        )
+    unknown = re.search(r"Could not (?:override|append to config\. An item is already at) '(.+?)'", str(error))
+    group = re.search(r"Could not find match for override|In '.+?': Could not find '(.+?)'", text)
+    if unknown and not group:
+        key = unknown[1]
+        return f"unknown key {key}{nearest_key(key)}; --cfg job prints all of them"
+    return str(error).split("\nSet the environment variable")[0]
+
+
+def nearest_key(key: str) -> str:
+    """A hint naming the config key most like `key`: by its last word first, then whole."""
+    known = list(_leaves(_default_config()))
+    same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    if same_end:
+        return f" (did you mean {same_end[0]}?)"
+    return nearest(key, known)
+
+
+def _default_config() -> DictConfig:
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("hvdkit.conf", version_base="1.3"):
+        return compose("train")
+
+
+def _leaves(node: DictConfig, prefix: str = ""):
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _leaves(child, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+# ---- building ------------------------------------------------------------------------------------
+
+
+def build(node: DictConfig, **more: Any) -> Any:
+    """Make the object a node's `_target_` names, of its other keys and of `more`.
+
+    What the constructor raises is raised as it is; a `_target_` that cannot be found is an
+    `HvdkitError`.
+    """
+    try:
+        return hydra.utils.instantiate(node, **more, _convert_="object")
+    except hydra.errors.InstantiationException as error:
+        if error.__cause__ is not None and "Error locating target" not in str(error):
+            raise error.__cause__ from None
+        raise HvdkitError(str(error).splitlines()[0]) from None
+
+
+class Run:
+    """A checked config whose framework is started and whose job is joined.
+
+    A context manager: leaving it leaves the job.
+    """
+
+    def __init__(self, config: DictConfig):
+        check(config)
+        self.config = config
+        self.folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
+        self._check_batch(current_job().size)
+
+    def __enter__(self) -> Run:
+        _Place.folder = self.folder.path
+        options = self.config.framework
+        self.comm: Comm = adapters.start(
+            options.name,
+            precision=self.config.trainer.precision,
+            threads=options.threads,
+            horovod=build(self.config.comm.horovod),
+        )
+        _print_logs(self.comm.rank)
+        return self
+
+    def __exit__(self, kind: type | None, *_: Any) -> None:
+        if kind is None:
+            self.comm.close()
+
+    def _check_batch(self, workers: int) -> None:
+        size = self.config.data.batch_size
+        if size is not None and size < workers:
+            raise HvdkitError(
+                f"data.batch_size={size} cannot be cut into {workers} slices, one a worker: "
+                "raise it, or use fewer workers"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Samples an update, over all workers."""
+        data = self.config.data
+        return data.batch_size or data.batch_size_per_worker * self.comm.size
+
+    def adapter(self, model: Any, task: Any) -> Adapter:
+        """The chosen framework's adapter around a model of that framework."""
+        return build(
+            self.config.framework.adapter,
+            model=model,
+            task=task,
+            comm=self.comm,
+            optimizer=build(self.config.optimizer),
+            strategy=build(self.config.strategy, compression=build(self.config.compression)),
+            precision=self.config.trainer.precision,
+            clip_norm=self.config.trainer.clip_norm,
+        )
+
+    def fit(self, adapter: Adapter, dataset: Dataset) -> Summary:
+        """Train as the config says; an interrupted run ends the process with 128 + the signal."""
+        trainer = self.trainer(adapter, dataset)
+        summary = trainer.fit()
+        if summary.status == "interrupted":
+            self.comm.close()
+            sys.exit(128 + (trainer.stop_signal or signal.SIGTERM))
+        return summary
+
+    def trainer(self, adapter: Adapter, dataset: Dataset) -> Trainer:
+        """A trainer as the `data`, `trainer`, `schedule` and `callbacks` groups say."""
+        data, options = self.config.data, self.config.trainer
+        train_data = TrainData(
+            dataset.train,
+            adapter.task,
+            batch_size=self.batch_size,
+            seed=options.seed,
+            shuffle=data.shuffle,
+            accumulate=options.accumulate,
+            prefetch=data.prefetch,
+        )
+        return Trainer(
+            adapter,
+            train_data,
+            eval_data=EvalData(dataset.evaluation, adapter.task, batch_size=data.eval_batch_size),
+            num_steps=options.num_steps,
+            num_epochs=options.num_epochs,
+            schedule=build(self.config.schedule),
+            callbacks=self.callbacks(),
+            folder=self.folder.path,
+            every=Every(
+                log=options.log_every,
+                evaluation=options.eval_every,
+                checkpoint=options.checkpoint_every,
+            ),
+            resume=options.resume,
+            keep_checkpoints=options.keep_checkpoints,
+            seed=options.seed,
+        )
+
+    def callbacks(self) -> list[Callback]:
+        """The configured callbacks, and the ones that know the config itself."""
+        nodes = self.config.callbacks.values()
+        facts = {
+            key: OmegaConf.select(self.config, key) for key in _leaves(self.config)
+        }
+        return [
+            _ConfigFiles(self.config),
+            Agreement(facts),
+            *(build(node) for node in nodes if node is not None),
+        ]
+
+
+class _ConfigFiles(Callback):
+    """Write what was composed to the run's .hydra/, as Hydra would, but once a job."""
+
+    def __init__(self, config: DictConfig):
+        hydra_config = HydraConfig.get()
+        self._texts = {
+            "config.yaml": OmegaConf.to_yaml(config),
+            "overrides.yaml": OmegaConf.to_yaml(hydra_config.overrides.task),
+        }
+
+    def on_open(self, trainer: Trainer) -> None:
+        trainer.folder.write_config(self._texts)
+
+
+class _Printer(logging.Handler):
+    """Print through sys.stdout as it is now, which a progress bar may have redirected."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), flush=True)
+
+
+def _print_logs(rank: int) -> None:
+    """Rank 0 prints what it has to say; the others only warnings, with their number."""
+    handler = _Printer(logging.INFO if rank == 0 else logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s"))
+    logger = logging.getLogger("hvdkit")
+    logger.setLevel(logging.INFO)
+    logger.handlers[:] = [handler]
+    logger.propagate = False

@@ -1,0 +1,66 @@
+"""How a rank's error ends the whole job: one message, a status, nothing left running.
+
+Imports the standard library, `errors` and `run_folder` only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import Job
+
+# Ranks other than 0 hold their tongue this long, so that rank 0 can speak first for all.
+_RANK_ZERO_FIRST = 1.0
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> None:
+    """Say what went wrong, and leave the process at once with status 1. Does not return.
+
+    A mistake of the user's is every rank's mistake, and rank 0 says it alone. Any other error
+    is this rank's own: it names itself, and the traceback goes to the run's folder.
+    """
+    if isinstance(error, HvdkitError):
+        if job.rank == 0:
+            _say(f"error: {error}")
+        else:
+            time.sleep(_RANK_ZERO_FIRST)
+    elif _is_echo(error):
+        # Another rank is gone; it has said why. This one only leaves.
+        time.sleep(_RANK_ZERO_FIRST)
+    else:
+        _say(_describe(error, job, folder))
+    # Not sys.exit: Horovod's exit handler would wait for ranks that will never come, and
+    # a launcher takes this status as the signal to end the other ranks.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _is_echo(error: BaseException) -> bool:
+    """Whether Horovod failed because another rank went away."""
+    text = f"{type(error).__name__}: {error}"
+    return "HorovodInternalError" in text or "Horovod has been shut down" in text
+
+
+def _describe(error: BaseException, job: Job, folder: Path | None) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    where = f" ({own[-1].filename}:{own[-1].lineno} in {own[-1].name})" if own else ""
+    text = f"error: rank {job.rank} failed: {type(error).__name__}: {error}{where}"
+    if folder and folder.is_dir():
+        file = folder / f"error-rank-{job.rank}.txt"
+        file.write_text("".join(traceback.format_exception(error)))
+        text += f"\nthe traceback is in {file}"
+    else:
+        text += "\n" + "".join(traceback.format_exception(error))
+    return text

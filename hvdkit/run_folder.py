@@ -1,0 +1,98 @@
+"""A run's folder: what lies in it, how it is begun, gone on with, and summed up.
+
+Only rank 0 calls what writes. Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["completed", "interrupted", "failed"]
+_log = logging.getLogger(__name__)
+_OURS = ("metrics.jsonl", "summary.json", "train.log", "checkpoints", "tensorboard", ".hydra")
+
+
+@dataclass
+class Summary:
+    """What a run came to; `summary.json` holds it."""
+
+    status: Status
+    framework: str
+    world_size: int
+    steps: int
+    train_loss: float | None = None
+    eval: dict[str, float] = field(default_factory=dict)
+    samples_per_second: float | None = None
+    step_ms_median: float | None = None
+    weights_sha256: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder at `path`, named alike on every rank."""
+
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def begin(self) -> None:
+        """Make the folder ready for a new run: an earlier one's files move to previous/."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        old = [self.path / name for name in _OURS if (self.path / name).exists()]
+        if not old:
+            return
+        aside = self.path / "previous" / datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")
+        aside.mkdir(parents=True)
+        for path in old:
+            path.rename(aside / path.name)
+        _log.info("an earlier run's files were moved to %s", aside)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop what was logged after `step`: the run goes on from there."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:
+                break  # a line that a killed process did not finish
+        _replace(self.metrics, "".join(kept))
+
+    def write_summary(self, summary: Summary) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(self.path / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+
+    def write_config(self, texts: dict[str, str]) -> None:
+        """Write `.hydra/NAME` for each name."""
+        folder = self.path / ".hydra"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            _replace(folder / name, text)
+
+
+def append_json(path: Path, record: dict[str, Any]) -> None:
+    """Add one line to a JSON-lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)

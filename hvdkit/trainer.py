@@ -1,0 +1,340 @@
+"""The one training loop.
+
+It knows steps, logs, evaluations and checkpoints; it sees no framework and no launcher. Every
+rank runs it alike, and each decision that could differ between ranks is agreed on first.
+
+May import callbacks, checkpoint, data, metrics, tasks and what is below them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import math
+import platform
+import signal
+import statistics
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvdkit import metrics
+from hvdkit.adapters.base import Adapter
+from hvdkit.callbacks import Callback
+from hvdkit.checkpoint import Checkpoints, Saved
+from hvdkit.data import EvalData, TrainData
+from hvdkit.errors import HvdkitError
+from hvdkit.optimizers import Constant, Schedule
+from hvdkit.run_folder import RunFolder, Summary
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every:
+    """How many updates lie between two logs, evaluations, checkpoints; None: only at the end."""
+
+    log: int = 10
+    evaluation: int | None = None
+    checkpoint: int | None = None
+
+
+class Trainer:
+    """Train `adapter`'s model on `train_data` for `num_steps` updates, or `num_epochs`.
+
+    `folder` is the run's folder; without one nothing is written. With `resume` the run goes on
+    from the folder's newest whole checkpoint, if there is one. `seed` begins every random
+    stream. Callbacks marked `every_rank` run on all ranks, the others on rank 0.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        train_data: TrainData,
+        *,
+        num_steps: int | None = None,
+        num_epochs: float | None = None,
+        eval_data: EvalData | None = None,
+        schedule: Schedule | None = None,
+        callbacks: Sequence[Callback] = (),
+        folder: str | Path | None = None,
+        every: Every = Every(),
+        resume: bool = False,
+        keep_checkpoints: int = 3,
+        seed: int = 0,
+    ):
+        if (num_steps is None) == (num_epochs is None):
+            raise HvdkitError("give exactly one of num_steps and num_epochs")
+        self.adapter, self.comm = adapter, adapter.comm
+        self.train_data, self.eval_data = train_data, eval_data
+        self.schedule = schedule or Constant()
+        self.every, self.resume, self.seed = every, resume, seed
+        self.step = 0
+        self.samples = None if num_epochs is None else train_data.samples_in(num_epochs)
+        self.num_steps = num_steps or math.ceil(self.samples / train_data.batch_size)
+        self.folder = RunFolder(Path(folder)) if folder else None
+        self._checkpoints = (
+            Checkpoints(self.folder.checkpoints, self.comm, keep=keep_checkpoints)
+            if self.folder
+            else None
+        )
+        self._callbacks = [c for c in callbacks if c.every_rank or self.comm.rank == 0]
+        self._train_loss: float | None = None
+        self._eval: dict[str, float] = {}
+        self._step_seconds = array("d")
+        self._stop_signal = 0
+        self._last_log = (0.0, 0.0, 0)
+
+    # ---- the run -------------------------------------------------------------------------
+
+    def fit(self) -> Summary:
+        """Run to the end, or to the step at which a rank was told to stop."""
+        if self.train_data.batch_size < self.comm.size:
+            raise HvdkitError(
+                f"a batch of {self.train_data.batch_size} cannot be cut into {self.comm.size} "
+                "slices: raise data.batch_size or use fewer workers"
+            )
+        self._prepare()
+        with self._stop_on_signals():
+            self._call("on_start")
+            self._last_log = (time.perf_counter(), self.adapter.communication_seconds(), self.step)
+            for microbatches in self._batches():
+                stop = self._train_step(microbatches)
+                if stop:
+                    break
+                self._do_what_is_due()
+        return self._finish()
+
+    def _prepare(self) -> None:
+        saved = self._open_folder()
+        self.adapter.setup(
+            seed=self.seed,
+            reference_count=self.train_data.usual_count(),
+            example=self.train_data.example(),
+            plan=self._plan(saved),
+        )
+        if saved:
+            self.adapter.load_state(saved.arrays())
+            self.step = saved.step
+
+    def _open_folder(self) -> Saved | None:
+        """Begin the run's folder or take it up again; the checkpoint to resume from, if any."""
+        if self.folder is None or self._checkpoints is None:
+            return None
+        writes = self.comm.rank == 0
+        if writes and not self.resume:
+            self.folder.begin()
+        self._call("on_open")
+        if not self.resume:
+            return None
+        saved = self._checkpoints.newest()
+        if saved:
+            self._check_same_run(saved)
+        if writes:
+            self.folder.cut_metrics(saved.step if saved else 0)
+        return saved
+
+    def _check_same_run(self, saved: Saved) -> None:
+        for name, value in self._identity().items():
+            before = saved.manifest[name]
+            if before != value:
+                raise HvdkitError(
+                    f"{saved.path} was trained with {name}={before}, this run has {value}: the "
+                    "data would be gone over differently. Give the same value to resume, or "
+                    "trainer.resume=false for a new run"
+                )
+
+    def _identity(self) -> dict[str, Any]:
+        data = self.train_data
+        return {"seed": self.seed, "batch_size": data.batch_size, "records": len(data.source)}
+
+    def _plan(self, saved: Saved | None) -> list[list[str]] | None:
+        """The saved bucket plan: the bits of a sum over three ranks or more depend on it."""
+        if saved is None or saved.manifest["world_size"] != self.comm.size:
+            return None
+        return saved.manifest["sums"]["buckets"]
+
+    def _batches(self) -> Iterator[list[dict]]:
+        return self.train_data.batches(
+            start=self.step,
+            stop=self.num_steps,
+            replica=self.adapter.strategy.replica(),
+            samples=self.samples,
+        )
+
+    def _train_step(self, microbatches: list[dict]) -> bool:
+        start = time.perf_counter()
+        stop = self.adapter.train_step(
+            microbatches, step=self.step, lr=self.lr(self.step), flag=self._stop_signal != 0
+        )
+        self.step += 1
+        self._step_seconds.append(time.perf_counter() - start)
+        self._call("on_step")
+        return stop
+
+    def lr(self, step: int) -> float:
+        """The learning rate of update number `step` (0 is the first)."""
+        return self.schedule(
+            self.adapter.optimizer.lr, step, num_steps=self.num_steps, workers=self.comm.size
+        )
+
+    def _do_what_is_due(self) -> None:
+        if self._due(self.every.log) or self.step == self.num_steps:
+            self._log_training()
+        if self._due(self.every.evaluation) and self.step < self.num_steps:
+            self.evaluate()
+        if self._due(self.every.checkpoint) and self.step < self.num_steps:
+            self.save()
+
+    def _due(self, interval: int | None) -> bool:
+        return interval is not None and self.step % interval == 0
+
+    def _finish(self) -> Summary:
+        completed = self.step == self.num_steps
+        if completed and self.eval_data:
+            self.evaluate()
+        if self._step_seconds:  # a resumed run that had nothing left has its checkpoint
+            self.save()
+        summary = self._summary("completed" if completed else "interrupted")
+        if self.folder and self.comm.rank == 0:
+            self.folder.write_summary(summary)
+        self._call("on_end", summary)
+        self.adapter.close()
+        return summary
+
+    # ---- what a step may be followed by ----------------------------------------------------
+
+    def _log_training(self) -> None:
+        loss_sum, count = self.adapter.take_totals()
+        means = metrics.mean_over_ranks(
+            {"loss": (loss_sum, count)}, self.comm, self.adapter.ops, name="log"
+        )
+        self._train_loss = means["loss"]
+        if not math.isfinite(self._train_loss):
+            self._fail_on_bad_loss()
+        now, waited = time.perf_counter(), self.adapter.communication_seconds()
+        then, waited_then, step_then = self._last_log
+        self._last_log = (now, waited, self.step)
+        self._record(
+            {
+                "train/loss": self._train_loss,
+                "train/lr": self.lr(self.step - 1),
+                "samples_per_second": (self.step - step_then)
+                * self.train_data.batch_size
+                / (now - then),
+                "comm_fraction": (waited - waited_then) / (now - then),
+            }
+        )
+
+    def _fail_on_bad_loss(self) -> None:
+        advice = "lower optimizer.lr, or set trainer.clip_norm"
+        if self._checkpoints and (saved := self._checkpoints.newest()):
+            advice += f"; the last good checkpoint is {saved.path}"
+        raise HvdkitError(f"the loss is {self._train_loss} by step {self.step}: {advice}")
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate each record of `eval_data` once over all ranks; the same on every rank."""
+        if self.eval_data is None:
+            raise HvdkitError("there is no evaluation data")
+        start = time.perf_counter()
+        self.adapter.average_statistics()
+        batches = self.eval_data.batches((self.comm.rank, self.comm.size))
+        sums = metrics.add(
+            (self.adapter.evaluate(batch) for batch in batches), self.adapter.task.metric_names
+        )
+        self._eval = metrics.mean_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
+        self._record({f"eval/{name}": value for name, value in self._eval.items()})
+        self._leave_out_of_speed(start)
+        return self._eval
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, if the run has a folder."""
+        if self._checkpoints is None:
+            return
+        start = time.perf_counter()
+        self.adapter.average_statistics()
+        path = self._checkpoints.save(self.step, self.adapter.state(), self._about())
+        self._call("on_checkpoint", path)
+        self._leave_out_of_speed(start)
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            "framework": self.adapter.framework,
+            "sums": self.adapter.strategy.describe(),
+            "versions": versions(self.adapter.framework),
+        }
+
+    def _leave_out_of_speed(self, start: float) -> None:
+        then, waited, step = self._last_log
+        self._last_log = (then + time.perf_counter() - start, waited, step)
+
+    def _record(self, values: dict[str, float]) -> None:
+        record = {
+            "step": self.step,
+            "epoch": self.train_data.epoch(self.step),
+            "time": time.time(),
+            **values,
+        }
+        self._call("on_log", record)
+
+    def _summary(self, status: str) -> Summary:
+        median = statistics.median(self._step_seconds) if self._step_seconds else None
+        return Summary(
+            status=status,
+            framework=self.adapter.framework,
+            world_size=self.comm.size,
+            steps=self.step,
+            train_loss=self._train_loss,
+            eval=self._eval,
+            samples_per_second=self.train_data.batch_size / median if median else None,
+            step_ms_median=1000 * median if median else None,
+            weights_sha256=self.adapter.weights_sha256(),
+            versions=versions(self.adapter.framework),
+        )
+
+    def _call(self, hook: str, *args: Any) -> None:
+        for callback in self._callbacks:
+            getattr(callback, hook)(self, *args)
+
+    # ---- being told to stop ------------------------------------------------------------------
+
+    @property
+    def stop_signal(self) -> int:
+        """The signal that ended the run, or 0."""
+        return self._stop_signal
+
+    @contextmanager
+    def _stop_on_signals(self) -> Iterator[None]:
+        """The first SIGTERM, SIGINT or SIGUSR1 ends the run after a step; a second ends it now."""
+
+        def note(number: int, _frame: Any) -> None:
+            self._stop_signal = number
+            signal.signal(number, before[number])
+
+        before: dict[int, Callable | int | None] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+                before[number] = signal.signal(number, note)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def versions(framework: str) -> dict[str, str]:
+    """Versions of what a run's result depends on."""
+    from hvdkit.adapters import FRAMEWORKS
+
+    found = {"python": platform.python_version()}
+    for package in ("hvdkit", *FRAMEWORKS[framework], "horovod", "numpy"):
+        names = importlib.metadata.packages_distributions().get(package, [package])
+        try:
+            found[package] = importlib.metadata.version(names[0])
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
