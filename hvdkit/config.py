@@ -12,15 +12,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hvdkit import adapters
 from hvdkit.adapters.base import Adapter
@@ -36,15 +35,43 @@ from hvdkit.schema import check_node, nearest
 from hvdkit.trainer import Every, Trainer
 
 _CONF = "pkg://hvdkit.conf"
+_GROUPS = (
+    "framework",
+    "data",
+    "model",
+    "optimizer",
+    "schedule",
+    "strategy",
+    "compression",
+    "comm",
+    "trainer",
+    "callbacks",
+)
+
+# A default that steps back when the other way of saying the same thing is used.
+OmegaConf.register_new_resolver(
+    "unless", lambda other, default: default if other is None else None, replace=True
+)
 
 
 def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
     """Make `body(config)` a program: Hydra's command line, one message for every mistake."""
 
+    job = current_job()
+
+    def guarded(config: DictConfig) -> None:
+        # Errors are told here: Hydra would add a line of its own on every rank.
+        try:
+            body(config)
+        except Exception as error:
+            end_job(error, job, folder=_Place.folder)
+
+    # Hydra names the job, and so the run's folder, after the function's module.
+    guarded.__module__ = Path(body.__code__.co_filename).stem
+
     @functools.wraps(body)
     def program() -> None:
-        job = current_job()
-        # Hydra would print its own report and exit; with this it raises, and `end_job` speaks.
+        # Hydra would print its own report of a bad override; with this it raises.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
             if job.launcher != "none" and {"-m", "--multirun"} & set(sys.argv[1:]):
@@ -52,13 +79,11 @@ def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
                     "-m inside a running job would make every rank run the whole sweep: "
                     "start it without horovodrun"
                 )
-            hydra.main(version_base="1.3", config_path=_CONF, config_name="train")(body)()
-        except SystemExit:
-            raise
-        except (HydraException, OmegaConfBaseException) as error:
+            hydra.main(version_base="1.3", config_path=_CONF, config_name="train")(guarded)()
+        except HvdkitError as error:
+            end_job(error, job)
+        except Exception as error:  # the body's own never come this far
             end_job(HvdkitError(explain(error)), job)
-        except BaseException as error:
-            end_job(error, job, folder=_Place.folder)
 
     return program
 
@@ -74,10 +99,11 @@ class _Place:
 
 def check(config: DictConfig) -> None:
     """Raise `HvdkitError` for the first wrong value in a composed config."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    for group, node in plain.items():
-        if isinstance(node, dict):
-            _check_group(group, node)
+    plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    for group in _GROUPS:
+        if not isinstance(plain.get(group), dict):
+            raise HvdkitError(f"the config has no {group}: choose one with {group}=NAME")
+        _check_group(group, plain[group])
     trainer, data = plain["trainer"], plain["data"]
     _exactly_one("trainer", trainer, "num_steps", "num_epochs")
     _exactly_one("data", data, "batch_size", "batch_size_per_worker")
@@ -105,18 +131,14 @@ def _exactly_one(where: str, node: Mapping[str, Any], first: str, second: str) -
 
 def explain(error: Exception) -> str:
     """A configuration error of Hydra's in our words: key, what is allowed, nearest match."""
-    text = str(error).splitlines()[0]
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         known = sorted(error.options)
-        return f"{group}={name} is not known{nearest(name, known)}\n{group} is one of: " + (
-            ", ".join(known)
-        )
-    unknown = re.search(r"Could not (?:override|append to config\. An item is already at) '(.+?)'", str(error))
-    group = re.search(r"Could not find match for override|In '.+?': Could not find '(.+?)'", text)
-    if unknown and not group:
-        key = unknown[1]
-        return f"unknown key {key}{nearest_key(key)}; --cfg job prints all of them"
+        hint = nearest(name, known)
+        return f"{group}={name} is not known{hint}\n{group} is one of: {', '.join(known)}"
+    unknown = re.search(r"Could not override '(.+?)'", str(error))
+    if unknown:
+        return f"unknown key {unknown[1]}{nearest_key(unknown[1])}; --cfg job prints all of them"
     return str(error).split("\nSet the environment variable")[0]
 
 
@@ -138,8 +160,8 @@ def _default_config() -> DictConfig:
         return compose("train")
 
 
-def _leaves(node: DictConfig, prefix: str = ""):
-    for key in node:
+def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in map(str, node):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             yield from _leaves(child, f"{prefix}{key}.")
@@ -262,9 +284,7 @@ class Run:
     def callbacks(self) -> list[Callback]:
         """The configured callbacks, and the ones that know the config itself."""
         nodes = self.config.callbacks.values()
-        facts = {
-            key: OmegaConf.select(self.config, key) for key in _leaves(self.config)
-        }
+        facts = {key: OmegaConf.select(self.config, key) for key in _leaves(self.config)}
         return [
             _ConfigFiles(self.config),
             Agreement(facts),
@@ -283,20 +303,25 @@ class _ConfigFiles(Callback):
         }
 
     def on_open(self, trainer: Trainer) -> None:
-        trainer.folder.write_config(self._texts)
+        if trainer.folder:
+            trainer.folder.write_config(self._texts)
 
 
 class _Printer(logging.Handler):
-    """Print through sys.stdout as it is now, which a progress bar may have redirected."""
+    """Write to sys.stdout as it is now, which a progress bar may have redirected."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)
+        # One write a line: a launcher that prefixes output would split print's two.
+        sys.stdout.write(self.format(record) + "\n")
+        sys.stdout.flush()
 
 
 def _print_logs(rank: int) -> None:
     """Rank 0 prints what it has to say; the others only warnings, with their number."""
     handler = _Printer(logging.INFO if rank == 0 else logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s"))
+    handler.setFormatter(
+        logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s")
+    )
     logger = logging.getLogger("hvdkit")
     logger.setLevel(logging.INFO)
     logger.handlers[:] = [handler]

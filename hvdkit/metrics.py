@@ -14,7 +14,7 @@ Sums = Mapping[str, tuple[float, float]]
 
 def add(sums: Iterable[Sums], names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """The total (sum, count) of each name; (0, 0) for one that no batch had."""
-    totals = {name: (0.0, 0.0) for name in names}
+    totals = dict.fromkeys(names, (0.0, 0.0))
     for part in sums:
         for name, (value, count) in part.items():
             total, number = totals[name]

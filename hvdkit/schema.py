@@ -109,7 +109,7 @@ def check_value(where: str, value: Any, hint: Any, field: dataclasses.Field) -> 
     if bounds is None or value is None:
         return
     for number in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(number, float) and math.isnan(number) or not bounds.holds(number):
+        if (isinstance(number, float) and math.isnan(number)) or not bounds.holds(number):
             raise HvdkitError(f"{where}={value!r} must be {bounds}")
 
 

@@ -16,7 +16,7 @@ import signal
 import statistics
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.data import EvalData, TrainData
 from hvdkit.errors import HvdkitError
 from hvdkit.optimizers import Constant, Schedule
-from hvdkit.run_folder import RunFolder, Summary
+from hvdkit.run_folder import RunFolder, Status, Summary
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Trainer:
         self.every, self.resume, self.seed = every, resume, seed
         self.step = 0
         self.samples = None if num_epochs is None else train_data.samples_in(num_epochs)
-        self.num_steps = num_steps or math.ceil(self.samples / train_data.batch_size)
+        self.num_steps = num_steps or math.ceil((self.samples or 0) / train_data.batch_size)
         self.folder = RunFolder(Path(folder)) if folder else None
         self._checkpoints = (
             Checkpoints(self.folder.checkpoints, self.comm, keep=keep_checkpoints)
@@ -282,7 +282,7 @@ class Trainer:
         }
         self._call("on_log", record)
 
-    def _summary(self, status: str) -> Summary:
+    def _summary(self, status: Status) -> Summary:
         median = statistics.median(self._step_seconds) if self._step_seconds else None
         return Summary(
             status=status,
@@ -316,14 +316,14 @@ class Trainer:
             self._stop_signal = number
             signal.signal(number, before[number])
 
-        before: dict[int, Callable | int | None] = {}
+        before: dict[int, Any] = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-                before[number] = signal.signal(number, note)
+                before[int(number)] = signal.signal(number, note)
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for restored, handler in before.items():
+                signal.signal(restored, handler)
 
 
 def versions(framework: str) -> dict[str, str]:

@@ -24,7 +24,9 @@ def check_installed(framework: str, *, distributed: bool) -> None:
     """Raise `HvdkitError` unless the framework, and Horovod where needed, can be imported."""
     for package in FRAMEWORKS[framework]:
         if importlib.util.find_spec(package) is None:
-            others = [name for name, needs in FRAMEWORKS.items() if importlib.util.find_spec(needs[0])]
+            others = [
+                name for name, needs in FRAMEWORKS.items() if importlib.util.find_spec(needs[0])
+            ]
             raise HvdkitError(
                 f"framework={framework} needs the package {package}, which is not installed. "
                 f"Install it with: pip install 'hvdkit[{framework}]' && hvdkit build-horovod"

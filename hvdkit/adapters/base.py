@@ -33,6 +33,8 @@ DTYPES = {"fp32": "float32", "fp64": "float64"}
 class Task(Protocol):
     """What the adapter needs of a task; see `hvdkit.tasks`."""
 
+    metric_names: tuple[str, ...]
+
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The model's arguments."""
 
@@ -269,14 +271,14 @@ class Adapter(ABC):
         digest = hashlib.sha256()
         for name, array in sorted(self.read_trainable().items()):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     @abstractmethod
     def read_trainable(self) -> dict[str, np.ndarray]:
         """The trainable parameters by canonical name and in canonical layout."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most adapters have nothing to undo
         """Give the model back to its owner as an ordinary one."""
 
 

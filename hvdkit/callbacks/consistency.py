@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvdkit.callbacks.base import Callback
 from hvdkit.errors import HvdkitError
+
+if TYPE_CHECKING:
+    from hvdkit.trainer import Trainer
 
 
 class Agreement(Callback):
@@ -63,7 +66,7 @@ class WeightDigest(Callback):
         _compare(digests, f"ranks hold different weights after step {trainer.step}")
 
 
-def _data_facts(trainer) -> dict[str, int]:
+def _data_facts(trainer: Trainer) -> dict[str, int]:
     facts = {"number of training records": len(trainer.train_data.source)}
     if trainer.eval_data:
         facts["number of evaluation records"] = len(trainer.eval_data.source)

@@ -21,8 +21,13 @@ class Progress(Callback):
         if not sys.stderr.isatty():
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-        from rich.progress import TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         self._bar = Progress(
             BarColumn(),
@@ -32,9 +37,7 @@ class Progress(Callback):
             console=Console(stderr=True),
             refresh_per_second=5,
         )
-        self._task = self._bar.add_task(
-            "", total=trainer.num_steps, completed=trainer.step
-        )
+        self._task = self._bar.add_task("", total=trainer.num_steps, completed=trainer.step)
         self._bar.start()
 
     def on_step(self, trainer):

@@ -39,9 +39,7 @@ class TensorBoard(Callback):
             for name, value in record.items()
             if name not in ("step", "time")
         ]
-        self._write(
-            wall_time=record["time"], step=record["step"], summary=Summary(value=values)
-        )
+        self._write(wall_time=record["time"], step=record["step"], summary=Summary(value=values))
 
     def on_end(self, trainer, summary):
         if self._file:

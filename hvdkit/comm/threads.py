@@ -24,9 +24,7 @@ class RankFailed(RuntimeError):
     """Another rank raised, so a collective can never finish."""
 
 
-def run_ranks(
-    size: int, body: Callable[[Comm], Result], *, timeout: float = 30.0
-) -> list[Result]:
+def run_ranks(size: int, body: Callable[[Comm], Result], *, timeout: float = 30.0) -> list[Result]:
     """Run `body(comm)` on `size` ranks at once and return their results in rank order.
 
     Raises the first rank's own error if one fails, and `TimeoutError` naming the collective

@@ -31,7 +31,7 @@ class Order:
         return np.fromiter((self._dataset[i] for i in positions), np.int64)
 
 
-def _not_about_jax(record) -> bool:
+def _not_about_jax(record: logging.LogRecord) -> bool:
     return "jax" not in record.getMessage()
 
 

@@ -57,7 +57,7 @@ class ArraySource:
         return {name: column[indices] for name, column in self._columns.items()}
 
 
-def take(source: Source, indices: Sequence[int]) -> dict[str, np.ndarray]:
+def take(source: Source, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Records `indices` of any source, stacked."""
     if hasattr(source, "take"):
         return source.take(np.asarray(indices))

@@ -42,7 +42,9 @@ class Reporter:
 
     def say(self, text: str, style: str = "") -> None:
         """One line that stays."""
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(
+            text, style=style, highlight=False, markup=False, soft_wrap=not self.console.is_terminal
+        )
 
     @contextmanager
     def stage(self, doing: str, done: str) -> Iterator[None]:

@@ -88,15 +88,15 @@ class Strategy(ABC):
         """This rank's gradient of `bucket` is complete in `flat` (`bucket.size` elements)."""
 
     def global_norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm of the whole gradient, from what `gradient` gave."""
-        squares = [self.ops.sum(gradient * gradient) for gradient in gradients]
+        """The Euclidean norm (float64) of the whole gradient, from what `gradient` gave."""
+        squares = [self.ops.cast(self.ops.sum(g * g), "float64") for g in gradients]
         return self.ops.sqrt(sum(squares[1:], squares[0]))
 
     @abstractmethod
     def gradient(self, bucket: Bucket) -> Tensor:
         """The gradient to update `bucket` with; waits for it. Call it once a step."""
 
-    def after_update(self) -> None:
+    def after_update(self) -> None:  # noqa: B027 - equal gradients need nothing more
         """Make parameters agree, where equal gradients do not already see to it."""
 
     def state_dict(self) -> dict[str, np.ndarray]:

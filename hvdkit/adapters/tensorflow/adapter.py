@@ -30,6 +30,7 @@ class TensorFlowAdapter(Adapter):
         super().__init__(**kwargs)
         self.ops = TensorFlowOps()
         self._steps: dict[Hashable, tf.types.experimental.PolymorphicFunction] = {}
+        self._grads: dict[str, tf.Tensor] = {}  # of the microbatches so far, while tracing
         self._waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
 
     # ---- setup ---------------------------------------------------------------------------
@@ -99,7 +100,7 @@ class TensorFlowAdapter(Adapter):
         def step(batches, local, scalars, stream):
             for state in self._seeds:
                 state.value.assign(tf.cast(stream, state.value.dtype))
-            self._reduced = []
+            self._reduced: list[tf.Tensor] = []
             agreed = self.step_body(batches, local, scalars)
             with tf.control_dependencies(self._reduced):
                 finished = tf.timestamp()
@@ -130,25 +131,19 @@ class TensorFlowAdapter(Adapter):
             outputs = self.model(*self.task.inputs(batch), training=True)
             loss = tf.reduce_sum(self.task.losses(self.ops, outputs, batch))
             scaled = loss / self._reference_count
-        grads = tape.gradient(
-            scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        grads = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         self._accumulate(dict(zip(self._variables, grads, strict=True)))
         if last:
             with tf.control_dependencies(list(self._grads.values())):
                 self._computed = tf.timestamp()
             for bucket in self.strategy.buckets:
                 self.strategy.bucket_ready(bucket, self._flat(bucket))
-            self._grads = None
+            self._grads = {}
         return loss, tf.reduce_sum(batch["weight"])
 
-    _grads: dict[str, tf.Tensor] | None = None
-
     def _accumulate(self, grads):
-        if self._grads is None:
-            self._grads = grads
-        else:
-            self._grads = {name: self._grads[name] + grad for name, grad in grads.items()}
+        before = self._grads
+        self._grads = {n: before[n] + grad if before else grad for n, grad in grads.items()}
 
     def _flat(self, bucket):
         parts = [tf.reshape(self._grads[name], (-1,)) for name in bucket.names]

@@ -21,14 +21,10 @@ class TensorFlowHorovodComm(HorovodComm):
         super().__init__(hvd, job)
 
     def allreduce(self, x, *, name, op="sum", group=None):
-        return Done(
-            hvd.allreduce(x, name=name, op=self._ops[op], process_set=self._set(group))
-        )
+        return Done(hvd.allreduce(x, name=name, op=self._ops[op], process_set=self._set(group)))
 
     def reduce_scatter(self, x, *, name, op="sum", group=None):
-        return Done(
-            hvd.reducescatter(x, name=name, op=self._ops[op], process_set=self._set(group))
-        )
+        return Done(hvd.reducescatter(x, name=name, op=self._ops[op], process_set=self._set(group)))
 
     def all_gather(self, x, *, name, group=None):
         return Done(hvd.allgather(x, name=name, process_set=self._set(group)))

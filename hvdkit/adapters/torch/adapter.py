@@ -8,6 +8,7 @@ buffers in cache-sized pieces.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,12 +45,14 @@ class TorchAdapter(Adapter):
 
     framework = "torch"
 
-    def __init__(self, *, device: str = "auto", **kwargs):
+    def __init__(self, *, device: str = "auto", **kwargs: Any):
         super().__init__(**kwargs)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
-            raise HvdkitError("framework.device=cuda but torch sees no GPU here: use cpu or auto")
+            raise HvdkitError(
+                "framework.adapter.device=cuda, but torch sees no GPU here: use cpu or auto"
+            )
         self.device = torch.device(device)
         self.ops = TorchOps(self.device)
         self._buffers: list[_Buffers] = []
@@ -91,9 +94,7 @@ class TorchAdapter(Adapter):
             buffers = self._allocate_bucket(bucket, params)
             self._buffers.append(buffers)
             for i, param in enumerate(params):
-                self._hooks.append(
-                    param.register_post_accumulate_grad_hook(self._hook(buffers, i))
-                )
+                self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(buffers, i)))
 
     def _allocate_bucket(self, bucket, params):
         values = self.ops.zeros((bucket.size,), bucket.dtype)

@@ -34,26 +34,20 @@ class TorchHorovodComm(HorovodComm):
 
     def allreduce(self, x, *, name, op="sum", group=None):
         return _Handle(
-            self,
-            hvd.allreduce_async_(x, name=name, op=self._ops[op], process_set=self._set(group))
+            self, hvd.allreduce_async_(x, name=name, op=self._ops[op], process_set=self._set(group))
         )
 
     def reduce_scatter(self, x, *, name, op="sum", group=None):
         return _Handle(
             self,
-            hvd.reducescatter_async(
-                x, name=name, op=self._ops[op], process_set=self._set(group)
-            )
+            hvd.reducescatter_async(x, name=name, op=self._ops[op], process_set=self._set(group)),
         )
 
     def all_gather(self, x, *, name, group=None):
         return _Handle(self, hvd.allgather_async(x, name=name, process_set=self._set(group)))
 
     def broadcast(self, x, *, name, root=0, group=None):
-        return _Handle(
-            self,
-            hvd.broadcast_async(x, root, name=name, process_set=self._set(group))
-        )
+        return _Handle(self, hvd.broadcast_async(x, root, name=name, process_set=self._set(group)))
 
     def all_to_all(self, x, *, name, splits, group=None):
         counts = torch.tensor(list(splits), dtype=torch.int32)

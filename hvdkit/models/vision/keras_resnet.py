@@ -61,17 +61,20 @@ class ResNet(keras.Model):
     ):
         super().__init__(name="resnet")
         del input_shape  # Keras takes it from the first batch
-        options = {"kind": norm_kind, "groups": norm_groups}
         self.pad = layers.ZeroPadding2D(1)
         self.conv = layers.Conv2D(widths[0], 3, use_bias=False, name="conv")
         self.norm = norm(norm_kind, widths[0], norm_groups, "norm")
-        self.blocks = []
+        self.blocks: list[Block] = []
         inputs = widths[0]
         for s, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             for b in range(count):
                 stride = 2 if s and not b else 1
                 name = f"blocks.{len(self.blocks)}"
-                self.blocks.append(Block(inputs, width, stride=stride, name=name, **options))
+                self.blocks.append(
+                    Block(
+                        inputs, width, stride=stride, kind=norm_kind, groups=norm_groups, name=name
+                    )
+                )
                 inputs = width
         self.head = layers.Dense(classes, name="head")
 

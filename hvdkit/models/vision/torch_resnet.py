@@ -63,7 +63,6 @@ class ResNet(nn.Module):
         norm_groups: int = 8,
     ):
         super().__init__()
-        options = {"kind": norm_kind, "groups": norm_groups}
         self.conv = nn.Conv2d(input_shape[0], widths[0], 3, padding=1, bias=False)
         self.norm = norm(norm_kind, widths[0], norm_groups)
         stages = []
@@ -71,7 +70,9 @@ class ResNet(nn.Module):
         for s, (width, count) in enumerate(zip(widths, blocks, strict=True)):
             for b in range(count):
                 stride = 2 if s and not b else 1
-                stages.append(Block(inputs, width, stride=stride, **options))
+                stages.append(
+                    Block(inputs, width, stride=stride, kind=norm_kind, groups=norm_groups)
+                )
                 inputs = width
         self.blocks = nn.ModuleList(stages)
         self.head = nn.Linear(inputs, classes)
