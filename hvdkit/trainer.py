@@ -8,10 +8,8 @@ May import callbacks, checkpoint, data, metrics, tasks and what is below them.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import math
-import platform
 import signal
 import statistics
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit import metrics
+from hvdkit.adapters import versions
 from hvdkit.adapters.base import Adapter
 from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
@@ -324,17 +323,3 @@ class Trainer:
         finally:
             for restored, handler in before.items():
                 signal.signal(restored, handler)
-
-
-def versions(framework: str) -> dict[str, str]:
-    """Versions of what a run's result depends on."""
-    from hvdkit.adapters import FRAMEWORKS
-
-    found = {"python": platform.python_version()}
-    for package in ("hvdkit", *FRAMEWORKS[framework], "horovod", "numpy"):
-        names = importlib.metadata.packages_distributions().get(package, [package])
-        try:
-            found[package] = importlib.metadata.version(names[0])
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -5,8 +5,11 @@ The framework's own package is imported when it is chosen, never before.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.metadata
 import importlib.util
+import platform
 
 from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
@@ -36,6 +39,20 @@ def check_installed(framework: str, *, distributed: bool) -> None:
         raise HvdkitError(
             "more than one worker needs Horovod, which is not installed: run hvdkit build-horovod"
         )
+
+
+@functools.cache  # every checkpoint asks, and a search of the environment takes 40 ms
+def versions(framework: str) -> dict[str, str]:
+    """Versions of what a run's result depends on."""
+    found = {"python": platform.python_version()}
+    distributions = importlib.metadata.packages_distributions()
+    for package in ("hvdkit", *FRAMEWORKS.get(framework, ()), "horovod", "numpy"):
+        names = distributions.get(package, [package])
+        try:
+            found[package] = importlib.metadata.version(names[0])
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hvdkit.adapters import versions
 from hvdkit.callbacks.base import Callback
 from hvdkit.errors import HvdkitError
 
@@ -24,8 +25,6 @@ class Agreement(Callback):
         self._facts = dict(facts or {})
 
     def on_start(self, trainer):
-        from hvdkit.trainer import versions
-
         adapter = trainer.adapter
         mine = {
             "world size": trainer.comm.size,
