@@ -89,6 +89,7 @@ class Workshop:
     """A temporary folder, a log and an environment in which the commands of a build run."""
 
     def __init__(self, cache: Path, env: dict[str, str], report: Reporter) -> None:
+        self.cache = cache
         self.env = env
         self.report = report
         self.log_path = cache / "logs" / time.strftime(f"build-%Y%m%d-%H%M%S-{os.getpid()}.log")
@@ -158,14 +159,14 @@ def build_wheel(workshop: Workshop, plan: Plan, options: Options) -> Path:
     record = {**plan.ingredients, "key": plan.key, "frameworks": list(plan.frameworks)}
     record_path = sources / "horovod" / rulebook.RECORD_FILE
     record_path.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    workshop.env.update(build_environment(workshop.folder, plan, options))
+    workshop.env.update(build_environment(workshop.cache, plan, options))
     report.say(f"Log: {workshop.log_path}")
     with report.stage("Compiling Horovod", "Compiled Horovod"):
         workshop.pip(*wheel_arguments(str(sources), "wheel"), what="Compiling Horovod")
     wheels = list((workshop.folder / "wheel").glob("horovod-*.whl"))
     if len(wheels) != 1:
         raise HvdkitError(f"pip left {len(wheels)} wheels, not one. Log: {workshop.log_path}")
-    return WheelStore(options.cache or default_cache(os.environ)).add(plan.key, wheels[0])
+    return WheelStore(workshop.cache).add(plan.key, wheels[0])
 
 
 def fetch_cmake(workshop: Workshop) -> None:
@@ -209,14 +210,21 @@ def fetch_sources(workshop: Workshop) -> Path:
     return workshop.folder / f"horovod-{rulebook.HOROVOD_VERSION}"
 
 
-def build_environment(folder: Path, plan: Plan, options: Options) -> dict[str, str]:
-    """The plan's variables, with the NCCL link folder made where one is needed."""
+def build_environment(cache: Path, plan: Plan, options: Options) -> dict[str, str]:
+    """The plan's variables, with the NCCL link folder made where one is needed.
+
+    The linker writes that folder's path into the extension, where the loader will look for
+    libraries; so it lies with the user's own files and not in a temporary folder, whose name
+    somebody else could take later.
+    """
     added = dict(plan.environment)
     if plan.nccl:
-        link_folder = folder / "nccl"
-        link_folder.mkdir()
+        link_folder = cache / "nccl" / plan.key
+        link_folder.mkdir(parents=True, exist_ok=True)
         library = Path(added["HOROVOD_NCCL_INCLUDE"]).parent / "lib" / "libnccl.so.2"
-        (link_folder / "libnccl.so").symlink_to(library)
+        link = link_folder / "libnccl.so"
+        link.unlink(missing_ok=True)
+        link.symlink_to(library)
         added = {name: value.format(link_folder=link_folder) for name, value in added.items()}
     added["MAKEFLAGS"] = f"-j{options.jobs or default_jobs()}"
     return added
@@ -294,7 +302,7 @@ def describe_commands(plan: Plan, options: Options, report: Reporter) -> None:
     report.say("\nEnvironment:")
     environment = {**plan.environment, "MAKEFLAGS": f"-j{options.jobs or default_jobs()}"}
     for name, value in environment.items():
-        report.say(f"  {name}={value.format(link_folder='WORK/nccl')}")
+        report.say(f"  {name}={value.format(link_folder=f'CACHE/nccl/{plan.key}')}")
     pip = [sys.executable, "-m", "pip"]
     sources = f"WORK/horovod-{rulebook.HOROVOD_VERSION}"
     commands = [

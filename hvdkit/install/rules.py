@@ -157,14 +157,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "cpu-operations-only",
-        "a CUDA build of torch turns Horovod's GPU code on wherever nvcc is found; this "
-        "build was asked to do without",
+        "a CUDA build of torch turns Horovod's GPU code on wherever torch finds a CUDA folder; "
+        "this build does without",
         when={"unused-cuda": ">=0"},
         edits=(
             Edit(
-                "horovod/torch/CMakeLists.txt",
-                "elseif (Pytorch_CUDA AND NOT HAVE_CUDA)\n    add_cuda()",
-                "elseif (Pytorch_CUDA AND NOT HAVE_CUDA)\n    set(Pytorch_CUDA FALSE)",
+                "cmake/Modules/FindPytorch.cmake",
+                "print(True if ((torch.version.cuda is not None) and (CUDA_HOME is not None)) "
+                "else False)",
+                "print(False)",
             ),
         ),
     ),

@@ -67,7 +67,7 @@ def test_all_rules_of_a_setup_fit_together(sources: Path) -> None:
     apply(select(versions), sources)
     torch = (sources / "horovod/torch/CMakeLists.txt").read_text()
     assert "set(CMAKE_CXX_STANDARD 20)" in torch
-    assert "NOT HAVE_CUDA)\n    add_cuda()" not in torch
+    assert "CUDA_HOME is not None" not in (sources / "cmake/Modules/FindPytorch.cmake").read_text()
 
 
 @pytest.mark.parametrize(
