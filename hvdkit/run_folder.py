@@ -61,8 +61,9 @@ class RunFolder:
             path.rename(aside / path.name)
         _log.info("an earlier run's files were moved to %s", aside)
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop what was logged after `step`: the run goes on from there."""
+    def go_on(self, step: int) -> None:
+        """Make the folder ready to go on from `step`: drop what was logged after it."""
+        (self.path / "summary.json").unlink(missing_ok=True)
         if not self.metrics.exists():
             return
         kept = []
@@ -73,6 +74,9 @@ class RunFolder:
             except ValueError:
                 break  # a line that a killed process did not finish
         _replace(self.metrics, "".join(kept))
+
+    def has_summary(self) -> bool:
+        return (self.path / "summary.json").exists()
 
     def write_summary(self, summary: Summary) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -93,6 +97,6 @@ def append_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)

@@ -12,6 +12,7 @@ import logging
 import math
 import signal
 import statistics
+import threading
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.data import EvalData, TrainData
 from hvdkit.errors import HvdkitError
+from hvdkit.launch.failure import lost_a_rank
 from hvdkit.optimizers import Constant, Schedule
 from hvdkit.run_folder import RunFolder, Status, Summary
 
@@ -86,6 +88,7 @@ class Trainer:
         self._eval: dict[str, float] = {}
         self._step_seconds = array("d")
         self._stop_signal = 0
+        self._opened = False  # whether the folder is this run's to write a summary in
         self._last_log = (0.0, 0.0, 0)
 
     # ---- the run -------------------------------------------------------------------------
@@ -97,6 +100,13 @@ class Trainer:
                 f"a batch of {self.train_data.batch_size} cannot be cut into {self.comm.size} "
                 "slices: raise data.batch_size or use fewer workers"
             )
+        try:
+            return self._fit()
+        except BaseException as error:
+            self._note_failure(error)
+            raise
+
+    def _fit(self) -> Summary:
         self._prepare()
         with self._stop_on_signals():
             self._call("on_start")
@@ -107,6 +117,27 @@ class Trainer:
                     break
                 self._do_what_is_due()
         return self._finish()
+
+    def _note_failure(self, error: BaseException) -> None:
+        """Leave a summary that says so, written by the rank that knows the cause."""
+        everyones = isinstance(error, HvdkitError) or lost_a_rank(error)
+        if not self._opened or self.folder is None or (everyones and self.comm.rank != 0):
+            return
+        if lost_a_rank(error) and self.folder.has_summary():
+            return
+        status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        text = f"rank {self.comm.rank}: {type(error).__name__}: {error}"
+        self.folder.write_summary(
+            Summary(
+                status=status,
+                framework=self.adapter.framework,
+                world_size=self.comm.size,
+                steps=self.step,
+                train_loss=self._train_loss,
+                versions=versions(self.adapter.framework),
+                error=str(error) if isinstance(error, HvdkitError) else text,
+            )
+        )
 
     def _prepare(self) -> None:
         saved = self._open_folder()
@@ -127,14 +158,16 @@ class Trainer:
         writes = self.comm.rank == 0
         if writes and not self.resume:
             self.folder.begin()
+        self._opened = not self.resume
         self._call("on_open")
         if not self.resume:
             return None
         saved = self._checkpoints.newest()
         if saved:
             self._check_same_run(saved)
+        self._opened = True
         if writes:
-            self.folder.cut_metrics(saved.step if saved else 0)
+            self.folder.go_on(saved.step if saved else 0)
         return saved
 
     def _check_same_run(self, saved: Saved) -> None:
@@ -315,10 +348,14 @@ class Trainer:
             self._stop_signal = number
             signal.signal(number, before[number])
 
-        before: dict[int, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's, and its owner's to handle
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+        before = {int(number): signal.getsignal(number) for number in numbers}
         try:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-                before[int(number)] = signal.signal(number, note)
+            for number in numbers:
+                signal.signal(number, note)
             yield
         finally:
             for restored, handler in before.items():

@@ -30,7 +30,7 @@ def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> No
             _say(f"error: {error}")
         else:
             time.sleep(_RANK_ZERO_FIRST)
-    elif _is_echo(error):
+    elif lost_a_rank(error):
         # Another rank is gone; it has said why. This one only leaves.
         time.sleep(_RANK_ZERO_FIRST)
     else:
@@ -46,8 +46,8 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _is_echo(error: BaseException) -> bool:
-    """Whether Horovod failed because another rank went away."""
+def lost_a_rank(error: BaseException) -> bool:
+    """Whether Horovod failed because another rank went away, whose own error is the cause."""
     text = f"{type(error).__name__}: {error}"
     return "HorovodInternalError" in text or "Horovod has been shut down" in text
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hvdkit.comm import Handle
 from hvdkit.gradients.buckets import Bucket
-from hvdkit.gradients.compression import Compression
+from hvdkit.gradients.compression import Compression, NoCompression
 from hvdkit.strategies.base import Strategy
 from hvdkit.tensors import Tensor
 
@@ -16,7 +16,7 @@ from hvdkit.tensors import Tensor
 class AllReduce(Strategy):
     """Sum each bucket over all ranks as soon as it is complete."""
 
-    def __init__(self, *, compression: Compression, bucket_mb: float = 4.0):
+    def __init__(self, *, compression: Compression = NoCompression(), bucket_mb: float = 4.0):
         super().__init__(bucket_mb=bucket_mb)
         self.compression = compression
         self._under_way: dict[int, Handle] = {}
