@@ -53,6 +53,7 @@ $(stamp): setup.cfg pyproject.toml Makefile hvdkit/install/rules.py
 	  rm -rf '$(venv)'; \
 	fi
 	@if [ ! -x '$(python)' ]; then $(PYTHON) -m venv '$(venv)'; fi
+	@echo 'Installing $(chosen) and hvdkit into $(venv); the first time this takes minutes.'
 	$(python) -m pip install --quiet --editable '.[$(extras),dev]'
 	$(python) -m hvdkit build-horovod --frameworks $(extras)
 	@touch '$@'
