@@ -3,8 +3,10 @@
 
 PYTHON     ?= python3
 VENV       ?= .venv
-FRAMEWORKS ?= torch tensorflow
-FRAMEWORK  ?= $(firstword $(FRAMEWORKS))
+# An environment that exists says by its stamp what it was made for.
+made       := $(subst -, ,$(patsubst $(abspath $(VENV))/.setup-%,%,$(wildcard $(abspath $(VENV))/.setup-*)))
+FRAMEWORKS ?= $(if $(made),$(made),torch tensorflow)
+FRAMEWORK  ?= $(if $(findstring torch,$(FRAMEWORKS)),torch,$(firstword $(FRAMEWORKS)))
 NP         ?= 2
 ARGS       ?=
 
@@ -22,12 +24,12 @@ stamp      := $(venv)/.setup-$(subst $(space),-,$(chosen))
 python     := $(venv)/bin/python
 export PATH := $(venv)/bin:$(PATH)
 
-unknown    := $(filter-out torch tensorflow,$(chosen) $(FRAMEWORK))
+unknown    := $(sort $(filter-out torch tensorflow,$(chosen) $(FRAMEWORK)))
 ifneq ($(unknown),)
 $(error unknown framework: $(unknown). FRAMEWORKS is "torch tensorflow", torch or tensorflow; FRAMEWORK is one of them)
 endif
 ifeq ($(filter $(FRAMEWORK),$(chosen)),)
-$(error FRAMEWORK=$(FRAMEWORK) is not among FRAMEWORKS="$(FRAMEWORKS)")
+$(error FRAMEWORK=$(FRAMEWORK) is not in this environment, which is for "$(FRAMEWORKS)". To have both: make setup FRAMEWORKS="torch tensorflow")
 endif
 
 .PHONY: help setup train test test-fast lint format soak bench doctor clean
@@ -37,7 +39,7 @@ help: ## Print this manual
 	@printf '\nVariables, with their defaults:\n'
 	@printf '  %-12s%s\n' \
 	  FRAMEWORKS '"torch tensorflow"; or torch, or tensorflow: what setup installs' \
-	  FRAMEWORK  'the first of FRAMEWORKS: what train trains with' \
+	  FRAMEWORK  'torch if that is among them: what train trains with' \
 	  NP         '2: ranks of train' \
 	  ARGS       'config overrides of train, as in ARGS="model=resnet trainer.seed=1"' \
 	  PYTHON     'python3: the interpreter that makes the environment' \
