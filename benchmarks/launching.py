@@ -1,0 +1,116 @@
+"""Starts a contender's ranks on this machine and sees that none of them stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+HERE = Path(__file__).parent
+# What a shell might carry over and one contender would then have and another not.
+_DROPPED = ("HOROVOD_", "OMPI_", "PMIX_", "TF_CONFIG", "RANK", "WORLD_SIZE", "MASTER_")
+
+
+class ContenderFailed(RuntimeError):
+    """A contender ended with an error or was stopped at the time limit."""
+
+
+def run(
+    framework: str, contender: str, model: str, *, ranks: int, steps: int, timeout: float
+) -> list[dict]:
+    """Run one contender once and return what each rank measured, in rank order.
+
+    `single` is one process, Horovod's are started by horovodrun, the rest process by process.
+    """
+    with tempfile.TemporaryDirectory() as out:
+        worker = HERE / f"worker_{framework}.py"
+        python = [sys.executable, str(worker), contender, model, str(steps), out]
+        if contender in ("horovod", "hvdkit"):
+            commands = [(["horovodrun", "-np", str(ranks), *python], {})]
+        elif contender == "single":
+            commands, ranks = [(python, {})], 1
+        else:
+            commands = [(python, extra) for extra in _environments(contender, ranks)]
+        log = Path(out) / "log"
+        with log.open("w") as file:
+            processes = [_start(command, extra, file) for command, extra in commands]
+            try:
+                ended_well = _wait(processes, timeout)
+            finally:
+                _end_sessions({process.pid for process in processes})
+        found = [Path(out) / f"rank-{rank}.json" for rank in range(ranks)]
+        if not ended_well or not all(path.exists() for path in found):
+            tail = "\n".join(log.read_text().splitlines()[-15:])
+            raise ContenderFailed(f"{contender} on {model} did not finish:\n{tail}")
+        return [json.loads(path.read_text()) for path in found]
+
+
+def _environments(contender: str, ranks: int) -> list[dict[str, str]]:
+    ports = _free_ports(ranks)
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    environments = []
+    for rank in range(ranks):
+        extra = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(ports[0]),
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+        if contender == "mwms":
+            task = {"type": "worker", "index": rank}
+            extra["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+        environments.append(extra)
+    return environments
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _start(command: list[str], extra: dict[str, str], log) -> subprocess.Popen:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_DROPPED)}
+    environment = {
+        **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}",
+        "OMP_NUM_THREADS": "1",
+        **extra,
+    }
+    # A session of its own: horovodrun's shell, mpirun and the ranks all stay in it.
+    return subprocess.Popen(
+        command, env=environment, stdout=log, stderr=log, cwd=HERE.parent, start_new_session=True
+    )
+
+
+def _wait(processes: list[subprocess.Popen], timeout: float) -> bool:
+    """Whether all end with status 0 in time; False as soon as one does not."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        codes = [process.poll() for process in processes]
+        if any(codes):
+            return False
+        if all(code == 0 for code in codes):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _end_sessions(leaders: set[int]) -> None:
+    """Kill what is left of the sessions that began with these processes."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if process.status() != psutil.STATUS_ZOMBIE and os.getsid(process.pid) in leaders:
+                process.send_signal(signal.SIGKILL)
