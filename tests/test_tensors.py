@@ -1,0 +1,97 @@
+"""NumPy, torch and TensorFlow mean the same by every tensor operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvdkit.tensors import NumpyOps, Ops
+
+
+@pytest.fixture(scope="module")
+def frameworks() -> list[Ops]:
+    import torch
+
+    from hvdkit.adapters.tensorflow.ops import TensorFlowOps
+    from hvdkit.adapters.torch.ops import TorchOps
+
+    return [TorchOps(torch.device("cpu")), TensorFlowOps()]
+
+
+def variable(change: Callable) -> Callable:
+    """An operation that makes a variable of x, changes it by y, and reads it."""
+
+    def run(ops: Ops, x: Any, y: Any) -> Any:
+        kept = ops.variable(ops.numpy(x))
+        change(ops, kept, y)
+        return ops.read(kept)
+
+    return run
+
+
+# Each over x, y: (rows, columns); labels are x's own largest column, so that they are in range.
+OPERATIONS: dict[str, Callable] = {
+    "array": lambda ops, x, y: ops.array(ops.numpy(x), "float32"),
+    "cast": lambda ops, x, y: ops.cast(x, "float32"),
+    "cast to half": lambda ops, x, y: ops.cast(x, "float16"),
+    "cast to whole numbers": lambda ops, x, y: ops.cast(x, "int64"),
+    "zeros": lambda ops, x, y: ops.zeros(x.shape, ops.dtype(x)),
+    "reshape": lambda ops, x, y: ops.reshape(x, (-1,)),
+    "concat": lambda ops, x, y: ops.concat([x, y, x]),
+    "sum": lambda ops, x, y: ops.sum(x),
+    "sqrt": lambda ops, x, y: ops.sqrt(x * x),
+    "minimum": lambda ops, x, y: ops.minimum(x, y),
+    "minimum with a number": lambda ops, x, y: ops.minimum(ops.sum(x), 1.0),
+    "argmax": lambda ops, x, y: ops.argmax(x),
+    "cross_entropy": lambda ops, x, y: ops.cross_entropy(y, ops.argmax(x)),
+    "variable": variable(lambda ops, kept, y: None),
+    "assign": variable(lambda ops, kept, y: ops.assign(kept, y)),
+    "assign_add": variable(lambda ops, kept, y: ops.assign_add(kept, y)),
+    "arithmetic": lambda ops, x, y: (x - 2.0 * y) / (x * x + 1.0),
+    "comparison": lambda ops, x, y: ops.cast(x < y, "float32"),
+    "slice": lambda ops, x, y: x[1:],
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(rows=st.integers(1, 5), columns=st.integers(1, 5), seed=st.integers(0, 2**32))
+@settings(max_examples=8)
+def test_the_three_agree(frameworks, name: str, dtype: str, rows, columns, seed) -> None:
+    random = np.random.default_rng(seed)
+    x, y = (10 * random.normal(size=(2, rows, columns))).astype(dtype)
+    reference = NumpyOps()
+    expected = OPERATIONS[name](reference, reference.array(x), reference.array(y))
+    for ops in frameworks:
+        result = OPERATIONS[name](ops, ops.array(x), ops.array(y))
+        value = ops.numpy(result)
+        assert ops.dtype(result) == value.dtype.name == expected.dtype.name
+        assert value.shape == expected.shape
+        bound = 1e-5 if expected.dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(value, expected, rtol=bound, atol=bound)
+
+
+def test_each_is_an_ops(frameworks) -> None:
+    for ops in [NumpyOps(), *frameworks]:
+        assert isinstance(ops, Ops)
+
+
+def test_every_operation_is_compared() -> None:
+    declared = {name for name, value in vars(Ops).items() if callable(value) and name[0] != "_"}
+    compared = set(OPERATIONS) | {"numpy", "dtype", "read"}  # these carry every comparison
+    assert declared <= compared
+
+
+@pytest.mark.parametrize("change", ["assign", "assign_add"])
+def test_a_variable_shares_no_memory_with_its_first_value(frameworks, change: str) -> None:
+    for ops in [NumpyOps(), *frameworks]:
+        started_from, added = np.ones(3), np.full(3, 5.0)
+        kept = ops.variable(started_from)
+        getattr(ops, change)(kept, ops.array(added))
+        assert started_from.tolist() == [1.0] * 3
+        assert added.tolist() == [5.0] * 3
