@@ -155,7 +155,8 @@ def hvdkit(name: str) -> Contender:
         adapter.train_step([data[i % len(data)]], step=i, lr=MODELS[name].lr)
 
     def mean_loss():
-        total, count = adapter.take_totals()
+        total, count = adapter.totals
+        adapter.totals = (0.0, 0.0)
         return total / count
 
     return Contender(

@@ -147,7 +147,14 @@ def run_build_horovod(parsed: argparse.Namespace) -> int:
         install=parsed.install,
         dry_run=parsed.dry_run,
     )
-    build_horovod(options, Reporter(Console()))
+    try:
+        build_horovod(options, Reporter(Console()))
+    except OSError as error:
+        raise HvdkitError(
+            f"The build could not go on: {error}\n"
+            "It needs 1 GB in the temporary folder ($TMPDIR) and a cache folder that it may "
+            "write (--cache-dir)."
+        ) from error
     return 0
 
 

@@ -48,6 +48,8 @@ class Ops(Protocol):
 
     def sqrt(self, x: Tensor) -> Tensor: ...
 
+    def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor: ...
+
     def minimum(self, x: Tensor, y: Tensor) -> Tensor: ...
 
     def argmax(self, x: Tensor) -> Tensor:
@@ -95,6 +97,9 @@ class NumpyOps:
 
     def sqrt(self, x):
         return np.sqrt(x)
+
+    def where(self, condition, x, y):
+        return np.where(condition, x, y)
 
     def minimum(self, x, y):
         return np.minimum(x, y)

@@ -28,6 +28,7 @@ from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.data import EvalData, TrainData
 from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import current_job
 from hvdkit.launch.failure import lost_a_rank
 from hvdkit.optimizers import Constant, Schedule
 from hvdkit.run_folder import RunFolder, Status, Summary
@@ -148,8 +149,27 @@ class Trainer:
             plan=self._plan(saved),
         )
         if saved:
-            self.adapter.load_state(saved.arrays())
-            self.step = saved.step
+            self._take_up(saved)
+
+    def _take_up(self, saved: Saved) -> None:
+        self.adapter.load_state(saved.arrays())
+        self.step, self._train_loss = saved.step, saved.manifest["train_loss"]
+        totals = saved.manifest["totals"]
+        if len(totals) != self.comm.size:  # another world size: rank 0 takes what all had
+            totals = [[sum(column) for column in zip(*totals, strict=True)]]
+            totals += [[0.0, 0.0]] * (self.comm.size - 1)
+        loss, count = totals[self.comm.rank]
+        self.adapter.totals = (loss, count)
+        self._tell_rounding(saved.manifest["rounding"])
+
+    def _tell_rounding(self, before: dict[str, Any]) -> None:
+        for name, value in self._rounding().items():
+            if before[name] != value and self.comm.rank == 0:
+                _log.warning(
+                    "%s is not what it was before: the run goes on from the same state, but its "
+                    "last bits will differ",
+                    name,
+                )
 
     def _open_folder(self) -> Saved | None:
         """Begin the run's folder or take it up again; the checkpoint to resume from, if any."""
@@ -188,7 +208,17 @@ class Trainer:
         """The saved bucket plan: the bits of a sum over three ranks or more depend on it."""
         if saved is None or saved.manifest["world_size"] != self.comm.size:
             return None
-        return saved.manifest["sums"]["buckets"]
+        return saved.manifest["rounding"]["buckets"]
+
+    def _rounding(self) -> dict[str, Any]:
+        """What the order of the run's sums, and so its last bits, depend on."""
+        return {
+            "framework": self.adapter.framework,
+            "threads": self.adapter.threads,
+            "launcher": current_job().launcher,
+            "world_size": self.comm.size,
+            **self.adapter.strategy.describe(),
+        }
 
     def _batches(self) -> Iterator[list[dict]]:
         return self.train_data.batches(
@@ -241,10 +271,10 @@ class Trainer:
     # ---- what a step may be followed by ----------------------------------------------------
 
     def _log_training(self) -> None:
-        loss_sum, count = self.adapter.take_totals()
         means = metrics.mean_over_ranks(
-            {"loss": (loss_sum, count)}, self.comm, self.adapter.ops, name="log"
+            {"loss": self.adapter.totals}, self.comm, self.adapter.ops, name="log"
         )
+        self.adapter.totals = (0.0, 0.0)
         self._train_loss = means["loss"]
         if not math.isfinite(self._train_loss):
             self._fail_on_bad_loss()
@@ -296,8 +326,9 @@ class Trainer:
     def _about(self) -> dict[str, Any]:
         return {
             **self._identity(),
-            "framework": self.adapter.framework,
-            "sums": self.adapter.strategy.describe(),
+            "rounding": self._rounding(),
+            "totals": self.comm.all_gather_object(self.adapter.totals),
+            "train_loss": self._train_loss,
             "versions": versions(self.adapter.framework),
         }
 

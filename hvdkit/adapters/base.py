@@ -167,11 +167,15 @@ class Adapter(ABC):
         pair = [ops.reshape(ops.cast(x, "float64"), (1,)) for x in (loss, count)]
         ops.assign_add(self._totals, ops.concat(pair))
 
-    def take_totals(self) -> tuple[float, float]:
-        """This rank's (loss sum, count) since the last call."""
+    @property
+    def totals(self) -> tuple[float, float]:
+        """This rank's (loss sum, count) of the steps since this was set to (0, 0)."""
         loss, count = self.ops.numpy(self._totals).tolist()
-        self.ops.assign(self._totals, self.ops.zeros((2,), "float64"))
         return loss, count
+
+    @totals.setter
+    def totals(self, value: tuple[float, float]) -> None:
+        self.ops.assign(self._totals, self.ops.array(np.array(value), "float64"))
 
     # ---- primitives ----------------------------------------------------------------------
 
@@ -206,6 +210,11 @@ class Adapter(ABC):
     ) -> None:
         """Apply the optimizer to a bucket's parameters, with `gradient` times `multiplier`."""
 
+    @property
+    @abstractmethod
+    def threads(self) -> int:
+        """Compute threads of this rank: the order of a sum within it depends on them."""
+
     @abstractmethod
     def evaluate(self, batch: Batch) -> Sums:
         """(sum, count) of each metric over one batch, without training."""
@@ -226,18 +235,29 @@ class Adapter(ABC):
     # ---- state ---------------------------------------------------------------------------
 
     def average_statistics(self) -> None:
-        """Replace batch norm's statistics, which differ by rank, by their mean."""
+        """Replace what differs by rank among the untrained arrays (batch norm's statistics) by
+        its mean. What is equal everywhere keeps its bits, as a mean of three would not."""
         if self.comm.size == 1:
             return
-        handles = []
-        for param in self.parameters():
-            if not param.trainable and param.spec.dtype.startswith("float"):
-                value = self.ops.read(param.variable) * (1 / self.comm.size)
-                handles.append(
-                    (param, self.comm.allreduce(value, name=f"statistics.{param.spec.name}"))
-                )
-        for param, handle in handles:
-            self.ops.assign(param.variable, handle.wait())
+        untrained = [param for param in self.parameters() if not param.trainable]
+        for dtype in sorted({param.spec.dtype for param in untrained}):
+            if dtype.startswith("float"):
+                self._average([p for p in untrained if p.spec.dtype == dtype], f"average.{dtype}")
+
+    def _average(self, params: Sequence[Parameter], name: str) -> None:
+        ops = self.ops
+        flat = ops.concat([ops.reshape(ops.read(param.variable), (-1,)) for param in params])
+        # Each collective may work in place, so each gets a copy.
+        low, high, total = (
+            self.comm.allreduce(ops.concat([flat]), name=f"{name}.{op}", op=op).wait()
+            for op in ("min", "max", "sum")
+        )
+        flat = ops.where(low == high, flat, total / self.comm.size)
+        start = 0
+        for param in params:
+            part = flat[start : start + param.spec.numel]
+            ops.assign(param.variable, ops.reshape(part, param.variable.shape))
+            start += param.spec.numel
 
     def state(self) -> dict[str, Shard]:
         """This rank's part of all that a run needs to go on from here, by canonical name."""

@@ -73,7 +73,9 @@ class TrainData:
 
         import grain
 
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=self.prefetch)
+        options = grain.ReadOptions(
+            num_threads=min(1, self.prefetch), prefetch_buffer_size=self.prefetch
+        )
         dataset = grain.MapDataset.range(start, stop).map(make)
         return iter(dataset.to_iter_dataset(options))
 

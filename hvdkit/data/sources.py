@@ -6,10 +6,12 @@ has `take(indices)` gives a whole batch at once, which is faster for arrays in m
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -92,11 +94,12 @@ def arrays(*, path: str) -> Dataset:
     if not file.is_file():
         raise HvdkitError(f"data.source.path={path}: there is no such file")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here because np.load leaves the file open when it refuses it.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             columns = {k: archive[k] for k in ("x_train", "y_train", "x_test", "y_test")}
     except KeyError as error:
         raise HvdkitError(f"{file} has no array {error.args[0].split()[0]}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise HvdkitError(f"{file} is not an .npz file of plain arrays: {error}") from None
     classes = int(max(columns["y_train"].max(), columns["y_test"].max())) + 1
     train, evaluation = (

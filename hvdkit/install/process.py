@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -77,16 +77,48 @@ def run_logged(
 
 
 def end_session(process: subprocess.Popen[str]) -> None:
-    """End a command and everything it started: asked first, forced after a few seconds."""
+    """End a command and everything it started: asked first, forced after a few seconds.
+
+    A second Ctrl-C waits until this is done; it would leave half of them running.
+    """
+    with unimpressed():
+        end_members(process)
+
+
+@contextlib.contextmanager
+def unimpressed() -> Iterator[None]:
+    """Ignore requests to end, in the main thread, which alone may say so.
+
+    Blocking them there would not do: another thread takes them, and Python raises in the main
+    one all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_members(process: subprocess.Popen[str]) -> None:
     members = session_members(process.pid)
     # mpirun ends its ranks on SIGTERM; a SIGKILL at once would orphan them.
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(members, timeout=GRACE_SECONDS)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=GRACE_SECONDS)
+    # psutil would take the leader's exit status away from Popen, which then says 0.
+    others = [member for member in members if member.pid != process.pid]
+    _, alive = psutil.wait_procs(others, timeout=GRACE_SECONDS)
     for member in [*alive, *session_members(process.pid)]:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.kill()
+    psutil.wait_procs(alive, timeout=GRACE_SECONDS)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=GRACE_SECONDS)
 

@@ -181,6 +181,10 @@ class TensorFlowAdapter(Adapter):
         outputs = self.model(*self.task.inputs(batch), training=False)
         return self.task.metrics(self.ops, outputs, batch)
 
+    @property
+    def threads(self):
+        return tf.config.threading.get_intra_op_parallelism_threads()
+
     def communication_seconds(self):
         return float(self._waited.numpy())
 

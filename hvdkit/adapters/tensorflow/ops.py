@@ -36,6 +36,9 @@ class TensorFlowOps:
     def sqrt(self, x):
         return tf.sqrt(x)
 
+    def where(self, condition, x, y):
+        return tf.where(condition, x, y)
+
     def minimum(self, x, y):
         return tf.minimum(x, y)
 

@@ -199,6 +199,10 @@ class TorchAdapter(Adapter):
         count = sums.pop("count")
         return {name: (value, count) for name, value in sums.items()}
 
+    @property
+    def threads(self):
+        return torch.get_num_threads()
+
     def communication_seconds(self):
         return getattr(self.comm, "waited", 0.0)
 

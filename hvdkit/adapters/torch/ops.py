@@ -40,6 +40,9 @@ class TorchOps:
     def sqrt(self, x):
         return torch.sqrt(x)
 
+    def where(self, condition, x, y):
+        return torch.where(condition, x, y)
+
     def minimum(self, x, y):
         return torch.clamp(x, max=y)
 
