@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -62,7 +64,7 @@ def test_lines_status_and_log(tmp_path: Path) -> None:
 
 def test_a_timeout_ends_the_whole_family(tmp_path: Path) -> None:
     started = time.monotonic()
-    (status, timed_out), lines, _ = run(FAMILY, tmp_path, timeout=10.0)
+    (status, timed_out), lines, _ = run(FAMILY, tmp_path, timeout=6.0)
     assert timed_out
     assert status != 0
     assert time.monotonic() - started < 40
@@ -89,3 +91,22 @@ def test_a_command_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         run_logged(
             ["/no/such/program"], log=io.StringIO(), env={}, cwd=tmp_path, on_line=lambda _: None
         )
+
+
+def test_a_second_interrupt_waits_until_everything_is_ended(tmp_path: Path) -> None:
+    """A command that ignores SIGTERM takes the whole grace; Ctrl-C meanwhile must not cut it."""
+    stubborn = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(os.getpid(), flush=True)\ntime.sleep(120)\n"
+    )
+    seen: list[int] = []
+
+    def interrupt_twice(line: str) -> None:
+        seen.append(int(line))
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stubborn, tmp_path, on_line=interrupt_twice)
+    assert not is_running(seen[0])
