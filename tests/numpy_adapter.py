@@ -48,6 +48,7 @@ class NumpyAdapter(Adapter):
     """Train a `Linear`."""
 
     framework = "numpy"
+    threads = 1
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -174,8 +175,9 @@ def records(count: int = RECORDS, *, seed: int = 0) -> ArraySource:
 def train_data(source: Any = None, **options: Any) -> TrainData:
     chosen = {"batch_size": 8, "seed": 0, "prefetch": 0}
     task = Classification(layout="nhwc")
-    return TrainData(source or records(), task, **{**chosen, **options})
+    return TrainData(records() if source is None else source, task, **{**chosen, **options})
 
 
 def eval_data(source: Any = None, **options: Any) -> EvalData:
-    return EvalData(source or records(23, seed=1), Classification(layout="nhwc"), **options)
+    source = records(23, seed=1) if source is None else source
+    return EvalData(source, Classification(layout="nhwc"), **options)

@@ -1,0 +1,124 @@
+"""What a launcher says about a process, and what Horovod and Open MPI are told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import (
+    HorovodSettings,
+    Job,
+    available_cores,
+    current_job,
+    default_threads,
+    export,
+    ranks_exceed_cores,
+)
+
+MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+}
+GLOO = {
+    "HOROVOD_RANK": "2",
+    "HOROVOD_SIZE": "3",
+    "HOROVOD_LOCAL_RANK": "0",
+    "HOROVOD_LOCAL_SIZE": "1",
+}
+YIELD = "OMPI_MCA_mpi_yield_when_idle"
+
+
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The process's environment, given back afterwards; only what Horovod reads is taken out."""
+    changed = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_"))}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", changed)
+        yield changed
+
+
+@pytest.mark.parametrize(
+    ("variables", "job"),
+    [
+        ({}, Job("none", 0, 1, 0, 1)),
+        (MPI, Job("mpi", 3, 4, 1, 2)),
+        (GLOO, Job("gloo", 2, 3, 0, 1)),
+        # A Gloo job started from inside an MPI or Slurm allocation.
+        ({**MPI, **GLOO}, Job("gloo", 2, 3, 0, 1)),
+        # Settings that Horovod reads are no launcher.
+        ({"HOROVOD_CYCLE_TIME": "1"}, Job("none", 0, 1, 0, 1)),
+    ],
+)
+def test_the_job_is_the_launchers(variables: dict[str, str], job: Job) -> None:
+    assert current_job(variables) == job
+
+
+@given(ranks=st.integers(1, 64), cores=st.integers(1, 64))
+def test_cores_are_shared_out(ranks: int, cores: int) -> None:
+    threads = default_threads(ranks, cores)
+    assert threads >= 1
+    assert ranks * threads <= max(cores, ranks)
+    assert ranks * (threads + 1) > cores
+
+
+def test_cores_are_the_process_own() -> None:
+    assert available_cores() == len(os.sched_getaffinity(0))
+
+
+@given(ranks=st.integers(1, 64), threads=st.integers(1, 16), cores=st.integers(1, 256))
+def test_ranks_exceed_cores_by_their_threads_and_horovods(ranks, threads, cores) -> None:
+    assert ranks_exceed_cores(ranks, threads, cores) == (ranks * threads + ranks > cores)
+
+
+def test_ranks_yield_only_where_they_exceed_the_cores(environ: dict[str, str]) -> None:
+    export(HorovodSettings(), Job("mpi", 0, 1, 0, 0), threads=1)
+    assert YIELD not in environ
+    export(HorovodSettings(), Job("mpi", 0, 1, 0, available_cores()), threads=1)
+    assert environ[YIELD] == "1"
+
+
+def test_what_the_user_said_about_yielding_stays(environ: dict[str, str]) -> None:
+    environ[YIELD] = "0"
+    export(HorovodSettings(), Job("mpi", 0, 1, 0, available_cores()), threads=1)
+    assert environ[YIELD] == "0"
+
+
+def test_settings_reach_horovod_in_its_own_units(environ: dict[str, str]) -> None:
+    settings = HorovodSettings(
+        fusion_threshold_mb=2.0, cycle_time_ms=0.5, cache_capacity=0, timeline="trace.json"
+    )
+    export(settings, Job(), threads=1)
+    assert environ["HOROVOD_FUSION_THRESHOLD"] == str(2 * 2**20)
+    assert float(environ["HOROVOD_CYCLE_TIME"]) == 0.5
+    assert environ["HOROVOD_CACHE_CAPACITY"] == "0"
+    assert environ["HOROVOD_TIMELINE"] == "trace.json"
+
+
+def test_by_default_our_buckets_are_the_fusion_and_the_rest_is_horovods(
+    environ: dict[str, str],
+) -> None:
+    export(HorovodSettings(), Job(), threads=1)
+    assert environ["HOROVOD_FUSION_THRESHOLD"] == "0"
+    for name in ("HOROVOD_CYCLE_TIME", "HOROVOD_CACHE_CAPACITY", "HOROVOD_TIMELINE"):
+        assert name not in environ
+
+
+def test_a_launchers_flag_that_says_otherwise_is_refused(environ: dict[str, str]) -> None:
+    environ["HOROVOD_CYCLE_TIME"] = "3.5"
+    with pytest.raises(HvdkitError, match=r"HOROVOD_CYCLE_TIME=3\.5 .* 1\.0 from the config"):
+        export(HorovodSettings(cycle_time_ms=1.0), Job(), threads=1)
+
+
+def test_a_launchers_flag_that_says_the_same_is_not(environ: dict[str, str]) -> None:
+    environ["HOROVOD_CYCLE_TIME"] = "1"
+    export(HorovodSettings(cycle_time_ms=1.0), Job(), threads=1)
+    environ["HOROVOD_TIMELINE"] = "launchers.json"
+    export(HorovodSettings(), Job(), threads=1)
+    assert environ["HOROVOD_TIMELINE"] == "launchers.json"
