@@ -44,10 +44,17 @@ class Saved:
         return self.manifest["step"]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array of the run, put together from the ranks' shards."""
+        """Every array of the run, put together from the ranks' shards.
+
+        Raises `HvdkitError` if a file is no safetensors file, whatever the manifest says of it.
+        """
         whole: dict[str, np.ndarray] = {}
         for file, entry in self.manifest["files"].items():
-            for name, array in load_file(self.path / file).items():
+            try:
+                arrays = load_file(self.path / file)
+            except (OSError, SafetensorError) as error:
+                raise HvdkitError(f"{self.path / file} cannot be read: {error}") from None
+            for name, array in arrays.items():
                 place = entry["arrays"][name]
                 shape = tuple(place["global_shape"])
                 if array.shape == shape:
