@@ -14,7 +14,7 @@ def start(job: Job, *, threads: int, precision: str) -> Comm:
     """Limit TensorFlow to `threads` compute threads, set Keras's dtype, join the job."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
-    keras.config.set_floatx(DTYPES[precision])
+    use_dtype(DTYPES[precision])
     if job.size == 1:
         return SoloComm()
     from hvdkit.adapters.tensorflow.comm import TensorFlowHorovodComm
@@ -24,3 +24,10 @@ def start(job: Job, *, threads: int, precision: str) -> Comm:
     if gpus:
         tf.config.set_visible_devices(gpus[comm.local_rank], "GPU")
     return comm
+
+
+def use_dtype(dtype: str) -> None:
+    """Make new Keras layers compute in `dtype`, also where some were made before."""
+    keras.config.set_floatx(dtype)
+    # The first layer of a process fixes the policy of all later ones, whatever floatx becomes.
+    keras.config.set_dtype_policy(dtype)
