@@ -7,6 +7,7 @@ made ahead of time in a thread (grain's).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,10 @@ from hvdkit.data.sources import Source, take
 from hvdkit.errors import HvdkitError
 
 Batch = dict[str, np.ndarray]
+
+
+def _not_about_jax(record: logging.LogRecord) -> bool:
+    return "jax" not in record.getMessage()
 
 
 class TrainData:
@@ -71,6 +76,8 @@ class TrainData:
                 for i in range(self.accumulate)
             ]
 
+        # grain looks for a jax profiler as it is imported, and warns that there is none.
+        logging.getLogger("absl").addFilter(_not_about_jax)
         import grain
 
         options = grain.ReadOptions(
