@@ -45,6 +45,7 @@ OPERATIONS: dict[str, Callable] = {
     "concat": lambda ops, x, y: ops.concat([x, y, x]),
     "sum": lambda ops, x, y: ops.sum(x),
     "sqrt": lambda ops, x, y: ops.sqrt(x * x),
+    "where": lambda ops, x, y: ops.where(x < y, x, y * 2.0),
     "minimum": lambda ops, x, y: ops.minimum(x, y),
     "minimum with a number": lambda ops, x, y: ops.minimum(ops.sum(x), 1.0),
     "argmax": lambda ops, x, y: ops.argmax(x),

@@ -28,7 +28,7 @@ def reduced(compression, values: np.ndarray) -> list[np.ndarray]:
 
 
 @given(seed=st.integers(0, 2**32), ranks=st.integers(1, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_compression_is_the_sum(seed: int, ranks: int) -> None:
     values = gradients(seed, ranks)
     expected = values[0]
@@ -39,7 +39,7 @@ def test_no_compression_is_the_sum(seed: int, ranks: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32), ranks=st.integers(1, 4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_half_precision_stays_within_its_bound(seed: int, ranks: int) -> None:
     values = gradients(seed, ranks)
     results = reduced(FP16Compression(), values)
