@@ -89,7 +89,7 @@ def make_plan(survey: Survey, wishes: Wishes, environ: Mapping[str, str]) -> Pla
         "machine": survey.machine,
         "compiler": survey.compiler.version if survey.compiler else None,
         "mpi": describe_mpi(survey.mpi) if mpi else None,
-        "rules": [rule_text(rule) for rule in chosen],
+        "rules": [rule_text(rule) for rule in chosen if rule.lasting],
         "switches": switches,
         "variables": {k: v for k, v in environ.items() if TELLING_VARIABLES.fullmatch(k)},
         **{name: survey.frameworks[name].version for name in frameworks},

@@ -37,7 +37,8 @@ class Rule:
 
     `when` maps a component (torch, tensorflow, python, cmake, cuda, unused-cuda) to the
     versions the rule is for; all must match, and an empty mapping always applies. Values of
-    `environment` may name the places given to `environment_of` in braces.
+    `environment` may name the places given to `environment_of` in braces. A rule that only
+    gets the tools going, and leaves no trace in the wheel, is not `lasting`.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Rule:
     edits: tuple[Edit, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     requires: tuple[str, ...] = ()
+    lasting: bool = True
 
     def applies(self, versions: Mapping[str, str]) -> bool:
         return all(
@@ -132,6 +134,7 @@ RULES: tuple[Rule, ...] = (
         "the Gloo inside Horovod asks for a CMake policy version that CMake 4 dropped",
         when={"cmake": ">=4"},
         environment={"CMAKE_POLICY_VERSION_MINIMUM": "3.5"},
+        lasting=False,
     ),
     Rule(
         "python-3.12",
