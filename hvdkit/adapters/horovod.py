@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from hvdkit.comm import Comm, Group
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import Job
@@ -42,7 +44,8 @@ class HorovodComm(Comm):
         return Group(ranks, self._process_sets[ranks])
 
     def barrier(self):
-        self._hvd.barrier()
+        # Horovod's own exists for torch alone. No rank has this before all have brought theirs.
+        self.all_gather_bytes(np.zeros(1, np.uint8))
 
     def close(self):
         self._hvd.shutdown()
