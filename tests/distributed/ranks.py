@@ -28,7 +28,7 @@ from hvdkit.strategies import AllReduce, Strategy
 from hvdkit.tasks import Classification
 from hvdkit.trainer import Every, Trainer
 
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mlp": ("MLP", {"hidden": [32, 16]}),
     "resnet": ("ResNet", {"widths": [8, 16], "blocks": [1, 1], "norm_groups": 4}),
 }
