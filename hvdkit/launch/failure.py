@@ -43,7 +43,9 @@ def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> No
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    # One write: a launcher that tags output would put a tag before print's separate newline.
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def lost_a_rank(error: BaseException) -> bool:
