@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from hvdkit import adapters
@@ -136,6 +136,8 @@ def explain(error: Exception) -> str:
         known = sorted(error.options)
         hint = nearest(name, known)
         return f"{group}={name} is not known{hint}\n{group} is one of: {', '.join(known)}"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} cannot be read: {str(error).splitlines()[0]}"
     unknown = re.search(r"Could not override '(.+?)'", str(error))
     if unknown:
         return f"unknown key {unknown[1]}{nearest_key(unknown[1])}; --cfg job prints all of them"
