@@ -1,18 +1,19 @@
 """What every `Comm` has to do, as checks that each implementation's own test runs.
 
 A check is `check(comm, to, of)`, called on every rank at once: `to` makes the implementation's
-tensor of a NumPy array, `of` gives the array back. Nothing here
-imports a framework.
+tensor of a NumPy array, `of` gives the array back. Nothing here imports a framework.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from hvdkit.comm import Comm, part_sizes
+from hvdkit.comm.base import ReduceOp
 
 Check = Callable[[Comm, Callable, Callable], None]
 CHECKS: dict[str, Check] = {}
@@ -30,9 +31,9 @@ def brought(rank: int, dtype: str = "float32", shape: tuple[int, ...] = (7,)) ->
     return ((numbers * 5 + rank * 3) % 11 - 4).astype(dtype)
 
 
-def everyone(comm: Comm, *args) -> np.ndarray:
+def everyone(comm: Comm, dtype: str = "float32", shape: tuple[int, ...] = (7,)) -> np.ndarray:
     """What all ranks bring, stacked."""
-    return np.stack([brought(rank, *args) for rank in range(comm.size)])
+    return np.stack([brought(rank, dtype, shape) for rank in range(comm.size)])
 
 
 def same(got: np.ndarray, expected: np.ndarray) -> None:
@@ -49,7 +50,7 @@ def rank_and_size_say_who_is_who(comm, to, of):
 
 @check
 def allreduce_combines_elementwise(comm, to, of):
-    combine = {"sum": np.sum, "min": np.min, "max": np.max}
+    combine: dict[ReduceOp, Any] = {"sum": np.sum, "min": np.min, "max": np.max}
     for dtype in DTYPES:
         for op, numpy in combine.items():
             x = to(brought(comm.rank, dtype, (3, 4)))
@@ -133,7 +134,7 @@ def groups_work_apart_from_each_other(comm, to, of):
         got = of(comm.reduce_scatter(x, name="group.scatter", group=outer).wait())
         sizes = part_sizes(5, len(outer.ranks))
         start = sum(sizes[: outer.ranks.index(comm.rank)])
-        total = sum(brought(r, "float32", (5,)) for r in outer.ranks)
+        total = np.sum([brought(r, "float32", (5,)) for r in outer.ranks], axis=0)
         same(got, total[start : start + len(got)])
         assert len(got) == sizes[outer.ranks.index(comm.rank)]
         splits = [2 * i + 1 for i in range(len(outer.ranks))]
