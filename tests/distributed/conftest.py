@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -70,11 +71,7 @@ class Job:
     @property
     def errors(self) -> list[str]:
         """The lines that report an error, without the launcher's prefixes."""
-        return [
-            line[line.index("error: ") :]
-            for line in self.output.splitlines()
-            if line.split(">:")[-1].lstrip().startswith("error: ")
-        ]
+        return re.findall(r"^(?:\[[\d,]+\]<\w+>:)?(error: .*)", self.output, re.MULTILINE)
 
     def processes(self) -> list[psutil.Process]:
         """What is alive of this job."""
