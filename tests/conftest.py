@@ -19,7 +19,7 @@ settings.register_profile("same", deadline=None, derandomize=True, max_examples=
 settings.load_profile("same")
 
 # Set by importing what tests use, once a process; nothing of hvdkit's reads them back.
-_SET_BY_IMPORTS = ("ENABLE_RUNTIME_", "HDF5_", "KERAS_", "KMP_", "PYTEST_", "TF", "TPU_")
+_SET_BY_IMPORTS = ("ENABLE_RUNTIME_", "HDF5_", "KERAS_", "KMP_", "PYTEST_", "TF", "TORCH", "TPU_")
 
 
 def _environment() -> dict[str, str]:

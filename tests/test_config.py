@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from compose import CONF, composed
+from tests.compose import CONF, composed
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException

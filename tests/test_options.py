@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from compose import composed, overrides
+from tests.compose import composed, overrides
 from omegaconf import OmegaConf
 
 from hvdkit.adapters.base import Adapter

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy_adapter import adapter, eval_data, records, train_data
+from tests.numpy_adapter import adapter, eval_data, records, train_data
 
 from hvdkit.callbacks import Callback, Log
 from hvdkit.comm import Comm, SoloComm

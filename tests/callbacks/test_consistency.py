@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from numpy_adapter import Linear, adapter, records, train_data
+from tests.numpy_adapter import Linear, adapter, records, train_data
 
 from hvdkit.callbacks import Agreement, Callback, WeightDigest
 from hvdkit.comm import Comm

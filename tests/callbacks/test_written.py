@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from numpy_adapter import adapter, eval_data, train_data
+from tests.numpy_adapter import adapter, eval_data, train_data
 
 from hvdkit.callbacks import Callback, Log, Progress, TensorBoard
 from hvdkit.comm import Comm

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy_adapter import eval_data, train_data
+from tests.numpy_adapter import eval_data, train_data
 
 from hvdkit.data import ArraySource
 from hvdkit.data.order import Order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy_adapter import CLASSES, FEATURES, Linear, adapter, train_data
+from tests.numpy_adapter import CLASSES, FEATURES, Linear, adapter, train_data
 
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from hvdkit.errors import HvdkitError
+
 _NAMES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -47,7 +49,7 @@ class Place:
 def places(model: keras.Model) -> list[Place]:
     """Every variable of a built model, in its own order, one place each.
 
-    Raises `ValueError` if two variables come by the same canonical name: they would overwrite
+    Raises `HvdkitError` if two variables come by the same canonical name: they would overwrite
     each other in a checkpoint.
     """
     owners = {
@@ -59,7 +61,7 @@ def places(model: keras.Model) -> list[Place]:
     names = [place.name for place in found]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise ValueError(
+        raise HvdkitError(
             f"two variables of the model are called {doubled[0]}: give their layers different names"
         )
     return found

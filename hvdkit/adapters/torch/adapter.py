@@ -85,7 +85,17 @@ class TorchAdapter(Adapter):
 
     def _persistent_buffers(self):
         saved = self.model.state_dict(keep_vars=True)
-        return [(name, x) for name, x in self.model.named_buffers() if name in saved]
+        counters = {
+            f"{name}.num_batches_tracked".lstrip(".")
+            for name, module in self.model.named_modules()
+            if getattr(module, "momentum", None) is not None
+        }
+        # Only a batch norm without momentum reads its counter; Keras's has none.
+        return [
+            (name, x)
+            for name, x in self.model.named_buffers()
+            if name in saved and name not in counters
+        ]
 
     def allocate(self):
         by_name = dict(self.model.named_parameters())
@@ -234,7 +244,10 @@ class TorchAdapter(Adapter):
 
     def _places(self):
         """Every tensor of the state under its name in a checkpoint."""
-        places = {f"params/{name}": param for name, param in self.model.named_parameters()}
+        places = {
+            f"{'params' if param.requires_grad else 'statistics'}/{name}": param
+            for name, param in self.model.named_parameters()
+        }
         places |= {f"statistics/{name}": x for name, x in self._persistent_buffers()}
         for buffers in self._buffers:
             for i, name in enumerate(buffers.bucket.names):

@@ -1,0 +1,203 @@
+"""The torch adapter: plain torch's result from flat buffers, on models of every shape."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hvdkit.errors import HvdkitError
+from hvdkit.optimizers import SGD, Adam
+from tests.adapters.images import CLASSES, SHAPE, adapter, arrays, loss, train, train_data
+
+PIXELS = SHAPE[0] * SHAPE[1] * SHAPE[2]
+
+
+class Shared(nn.Module):
+    """One layer used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.twice, self.head = nn.Linear(PIXELS, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.enter(x.flatten(1)))
+        return self.head(torch.tanh(self.twice(torch.tanh(self.twice(x)))))
+
+
+class Tied(Shared):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again = nn.Linear(5, 5, bias=False)
+        self.again.weight = self.twice.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.twice(torch.tanh(self.enter(x.flatten(1)))))
+        return self.head(self.again(x))
+
+
+class Unused(Shared):
+    """A layer that takes no part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Linear(4, 4)
+
+
+class Frozen(Shared):
+    """A layer that is not to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter.requires_grad_(False)
+
+
+def convolutions() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(SHAPE[2], 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
+    )
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "shared": Shared,
+    "tied": Tied,
+    "unused": Unused,
+    "frozen": Frozen,
+    "convolutions": convolutions,
+}
+
+
+def made(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return MODELS[kind]()
+
+
+def plain(model: nn.Module, *, steps: int = 4) -> nn.Module:
+    """The same training in torch's own words."""
+    from hvdkit.tasks import Classification
+
+    model = model.double()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for p in trained:
+        p.grad = torch.zeros_like(p)
+    decayed = [{"params": [p], "weight_decay": 0.1 if p.dim() > 1 else 0.0} for p in trained]
+    rule = torch.optim.SGD(decayed, lr=0.1, momentum=0.9)
+    data = train_data(Classification(layout="nchw"))
+    for ((batch,),) in zip(data.batches(start=0, stop=steps, replica=(0, 1)), strict=True):
+        rule.zero_grad(set_to_none=False)
+        outputs = model(torch.from_numpy(batch["image"]).double())
+        nn.functional.cross_entropy(outputs, torch.from_numpy(batch["label"])).backward()
+        rule.step()
+    return model
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("bucket_mb", [1e-6, 4.0], ids=["a bucket each", "one bucket"])
+def test_training_is_plain_torchs(kind: str, bucket_mb: float) -> None:
+    rule = SGD(lr=0.1, weight_decay=0.1)
+    ours, theirs = made(kind), plain(made(kind))
+    mine = adapter("torch", ours, precision="fp64", optimizer=rule, bucket_mb=bucket_mb)
+    train(mine)
+    expected = dict(theirs.named_parameters())
+    for name, value in ours.named_parameters():
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 8])
+def test_microbatches_change_nothing(accumulate: int) -> None:
+    whole, parts = (adapter("torch", made("shared"), precision="fp64") for _ in range(2))
+    train(whole)
+    train(parts, accumulate=accumulate)
+    for name, array in arrays(whole).items():
+        np.testing.assert_allclose(arrays(parts)[name], array, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_parameters_and_gradients_are_views_into_one_buffer_a_bucket(kind: str) -> None:
+    model = made(kind)
+    mine = adapter("torch", model)
+    train(mine, stop=2)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for tensors in ([p.data for p in trained], [p.grad for p in trained]):
+        places = set()
+        for tensor in tensors:
+            assert tensor is not None
+            places.add(tensor.untyped_storage().data_ptr())
+        assert len(places) == len(mine.strategy.buckets) == 1
+
+
+def test_an_unused_parameter_has_a_zero_gradient_and_stays() -> None:
+    model = made("unused")
+    before = copy.deepcopy(model.idle.state_dict())  # type: ignore[union-attr]
+    train(adapter("torch", model))
+    for name, parameter in model.idle.named_parameters():  # type: ignore[union-attr]
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+        assert torch.equal(parameter, before[name])
+
+
+def test_a_frozen_parameter_stays_and_is_saved() -> None:
+    model = made("frozen")
+    before = copy.deepcopy(model.enter.state_dict())  # type: ignore[union-attr]
+    mine = adapter("torch", model)
+    train(mine)
+    for name, parameter in model.enter.named_parameters():  # type: ignore[union-attr]
+        assert torch.equal(parameter, before[name])
+        assert f"statistics/enter.{name}" in arrays(mine)
+        assert f"optimizer/velocity/enter.{name}" not in arrays(mine)
+
+
+def test_a_model_that_builds_itself_is_built_from_the_data() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(5), nn.Tanh(), nn.LazyLinear(CLASSES))
+    mine = adapter("torch", model)
+    before = loss(mine)
+    train(mine, stop=20)
+    assert model[1].weight.shape == (5, PIXELS)
+    assert loss(mine) < before
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(HvdkitError, match="no parameter with requires_grad"):
+        adapter("torch", made("shared").requires_grad_(False))
+
+
+class Dropped(Shared):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(x, 0.5, training=self.training))
+
+
+@pytest.mark.parametrize("rule", [SGD(lr=0.1), Adam(lr=0.01)], ids=["sgd", "adam"])
+@pytest.mark.parametrize("make", [Dropped, convolutions])
+def test_going_on_from_a_saved_state_gives_the_same_bits(make: Callable, rule: Any) -> None:
+    whole, first, second = (adapter("torch", make(), optimizer=rule) for _ in range(3))
+    whole.load_state(start := arrays(whole))
+    first.load_state(start)
+    train(whole, stop=6)
+    train(first, stop=3)
+    second.load_state(arrays(first))
+    train(second, start=3, stop=6)
+    assert second.weights_sha256() == whole.weights_sha256()
+    for name, array in arrays(whole).items():
+        np.testing.assert_array_equal(arrays(second)[name], array)
+
+
+def test_afterwards_the_model_is_an_ordinary_one() -> None:
+    model = made("shared")
+    mine = adapter("torch", model)
+    train(mine)
+    mine.close()
+    x = torch.randn(4, SHAPE[2], *SHAPE[:2])
+    expected = copy.deepcopy(model)
+    for module in (model, expected):
+        module.zero_grad(set_to_none=True)
+        module(x).square().sum().backward()
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours.grad, theirs.grad)
