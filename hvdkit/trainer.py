@@ -89,6 +89,7 @@ class Trainer:
         self._eval: dict[str, float] = {}
         self._step_seconds = array("d")
         self._stop_signal = 0
+        self._saved_step: int | None = None  # the last step that a checkpoint holds
         self._opened = False  # whether the folder is this run's to write a summary in
         self._last_log = (0.0, 0.0, 0)
 
@@ -114,9 +115,9 @@ class Trainer:
             self._last_log = (time.perf_counter(), self.adapter.communication_seconds(), self.step)
             for microbatches in self._batches():
                 stop = self._train_step(microbatches)
+                self._do_what_is_due()
                 if stop:
                     break
-                self._do_what_is_due()
         return self._finish()
 
     def _note_failure(self, error: BaseException) -> None:
@@ -141,7 +142,9 @@ class Trainer:
         )
 
     def _prepare(self) -> None:
-        saved = self._open_folder()
+        saved = self._find_saved()
+        if not self.resume:
+            self._open_folder()
         self.adapter.setup(
             seed=self.seed,
             reference_count=self.train_data.usual_count(),
@@ -150,10 +153,13 @@ class Trainer:
         )
         if saved:
             self._take_up(saved)
+        if self.resume:  # not before: a folder that cannot be gone on with stays as it was
+            self._open_folder()
 
     def _take_up(self, saved: Saved) -> None:
         self.adapter.load_state(saved.arrays())
-        self.step, self._train_loss = saved.step, saved.manifest["train_loss"]
+        self.step = self._saved_step = saved.step
+        self._train_loss = saved.manifest["train_loss"]
         totals = saved.manifest["totals"]
         if len(totals) != self.comm.size:  # another world size: rank 0 takes what all had
             totals = [[sum(column) for column in zip(*totals, strict=True)]]
@@ -171,24 +177,26 @@ class Trainer:
                     name,
                 )
 
-    def _open_folder(self) -> Saved | None:
-        """Begin the run's folder or take it up again; the checkpoint to resume from, if any."""
-        if self.folder is None or self._checkpoints is None:
-            return None
-        writes = self.comm.rank == 0
-        if writes and not self.resume:
-            self.folder.begin()
-        self._opened = not self.resume
-        self._call("on_open")
-        if not self.resume:
+    def _find_saved(self) -> Saved | None:
+        """The checkpoint to resume from, if any."""
+        if self._checkpoints is None or not self.resume:
             return None
         saved = self._checkpoints.newest()
         if saved:
             self._check_same_run(saved)
-        self._opened = True
-        if writes:
-            self.folder.go_on(saved.step if saved else 0)
         return saved
+
+    def _open_folder(self) -> None:
+        """Begin the run's folder, or take it up again at this step."""
+        if self.folder is None:
+            return
+        if self.comm.rank == 0:
+            if self.resume:
+                self.folder.go_on(self.step)
+            else:
+                self.folder.begin()
+        self._opened = True
+        self._call("on_open")
 
     def _check_same_run(self, saved: Saved) -> None:
         for name, value in self._identity().items():
@@ -259,7 +267,7 @@ class Trainer:
         completed = self.step == self.num_steps
         if completed and self.eval_data:
             self.evaluate()
-        if self._step_seconds:  # a resumed run that had nothing left has its checkpoint
+        if self.step != self._saved_step:
             self.save()
         summary = self._summary("completed" if completed else "interrupted")
         if self.folder and self.comm.rank == 0:
@@ -320,6 +328,7 @@ class Trainer:
         start = time.perf_counter()
         self.adapter.average_statistics()
         path = self._checkpoints.save(self.step, self.adapter.state(), self._about())
+        self._saved_step = self.step
         self._call("on_checkpoint", path)
         self._leave_out_of_speed(start)
 
