@@ -72,9 +72,12 @@ def die_at(moment: int) -> None:
         return wrapped
 
     os.fsync = deadly(os.fsync)
-    shutil.rmtree = deadly(shutil.rmtree)
-    for name in ("rename", "mkdir", "write_text", "unlink"):
-        setattr(Path, name, deadly(getattr(Path, name)))
+    changes = [
+        (shutil, "rmtree"),
+        *((Path, name) for name in ("rename", "mkdir", "write_text", "unlink")),
+    ]
+    for owner, name in changes:
+        setattr(owner, name, deadly(getattr(owner, name)))
 
 
 def killed(folder: Path) -> None:
@@ -108,4 +111,7 @@ def full(folder: Path, what: str) -> None:
 
 if __name__ == "__main__":
     scenario, place, *more = sys.argv[1:]
-    {"killed": killed, "full": full}[scenario](Path(place), *more)
+    if scenario == "killed":
+        killed(Path(place))
+    else:
+        full(Path(place), *more)

@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.compose import CONF, composed
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hvdkit.config import build, check, explain
 from hvdkit.errors import HvdkitError
+from tests.compose import CONF, composed
 
 RECIPE = CONF.parent / "recipes/vision.py"
 
@@ -85,7 +86,9 @@ def test_both_lengths_are_one_too_many() -> None:
         ("data.batch_size_per_worker=8", "data.batch_size_per_worker", "data.batch_size"),
     ],
 )
-def test_a_default_steps_back_for_the_other_way_to_say_it(override, given, left_out) -> None:
+def test_a_default_steps_back_for_the_other_way_to_say_it(
+    override: Any, given: Any, left_out: Any
+) -> None:
     config = composed(override)
     check(config)
     assert OmegaConf.select(config, given) == 8

@@ -7,6 +7,7 @@ Read from the source with `ast`: nothing is imported, so a module that cannot be
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def dotted(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
@@ -70,7 +72,8 @@ def running(node: ast.AST) -> Iterator[ast.AST]:
         yield from running(child)
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that `path` imports, at its top or inside a function."""
     found: set[str] = set()
     for node in running(tree(path)):
@@ -83,7 +86,7 @@ def imports(path: Path) -> set[str]:
             found.update(f"hvdkit.{a.name}" for a in node.names) if whole else found.add(
                 node.module
             )
-    return found
+    return frozenset(found)
 
 
 def allowed(importer: str, imported: str) -> bool:
@@ -203,5 +206,5 @@ def test_twins_take_the_same_arguments(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_a_module_says_what_it_holds_and_can_be_read_in_one_sitting(path: Path) -> None:
     text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), f"{path} begins with no docstring"
+    assert ast.get_docstring(tree(path)), f"{path} begins with no docstring"
     assert len(text.splitlines()) <= (60 if path.parent.name == "recipes" else 450)

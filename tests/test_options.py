@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from tests.compose import composed, overrides
 from omegaconf import OmegaConf
 
 from hvdkit.adapters.base import Adapter
 from hvdkit.config import check
 from hvdkit.options import SCHEMAS
+from tests.compose import composed, overrides
 
 TARGETS = [name for name in SCHEMAS if "." in name]
 # Arguments that a program gives when it builds the object, because no file can.
@@ -84,16 +84,16 @@ def described() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_the_files_give_exactly_the_schemas_keys(described) -> None:
+def test_the_files_give_exactly_the_schemas_keys(described: Any) -> None:
     for name, node in described:
         assert set(node) == fields(SCHEMAS[name]), name
 
 
-def test_every_schema_stands_behind_a_file(described) -> None:
+def test_every_schema_stands_behind_a_file(described: Any) -> None:
     assert {name for name, _ in described} == set(SCHEMAS)
 
 
-def test_a_files_value_is_the_constructors_default_where_it_has_one(described) -> None:
+def test_a_files_value_is_the_constructors_default_where_it_has_one(described: Any) -> None:
     for name, node in described:
         for key, default in arguments(name).items() if "." in name else ():
             if default is not inspect.Parameter.empty and (name, key) not in TUNED:

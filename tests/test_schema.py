@@ -28,7 +28,7 @@ class Options:
     source: dict[str, Any] | None = None
 
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "lr": 1,
     "momentum": 0.0,
     "steps": 3,

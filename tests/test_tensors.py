@@ -63,7 +63,9 @@ OPERATIONS: dict[str, Callable] = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @given(rows=st.integers(1, 5), columns=st.integers(1, 5), seed=st.integers(0, 2**32))
 @settings(max_examples=8)
-def test_the_three_agree(frameworks, name: str, dtype: str, rows, columns, seed) -> None:
+def test_the_three_agree(
+    frameworks: Any, name: str, dtype: str, rows: Any, columns: Any, seed: Any
+) -> None:
     random = np.random.default_rng(seed)
     x, y = (10 * random.normal(size=(2, rows, columns))).astype(dtype)
     reference = NumpyOps()
@@ -77,7 +79,7 @@ def test_the_three_agree(frameworks, name: str, dtype: str, rows, columns, seed)
         np.testing.assert_allclose(value, expected, rtol=bound, atol=bound)
 
 
-def test_each_is_an_ops(frameworks) -> None:
+def test_each_is_an_ops(frameworks: Any) -> None:
     for ops in [NumpyOps(), *frameworks]:
         assert isinstance(ops, Ops)
 
@@ -89,7 +91,7 @@ def test_every_operation_is_compared() -> None:
 
 
 @pytest.mark.parametrize("change", ["assign", "assign_add"])
-def test_a_variable_shares_no_memory_with_its_first_value(frameworks, change: str) -> None:
+def test_a_variable_shares_no_memory_with_its_first_value(frameworks: Any, change: str) -> None:
     for ops in [NumpyOps(), *frameworks]:
         started_from, added = np.ones(3), np.full(3, 5.0)
         kept = ops.variable(started_from)

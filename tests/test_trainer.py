@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.numpy_adapter import adapter, eval_data, records, train_data
 
 from hvdkit.callbacks import Callback, Log
 from hvdkit.comm import Comm, SoloComm
@@ -20,6 +19,7 @@ from hvdkit.errors import HvdkitError
 from hvdkit.optimizers import Cosine
 from hvdkit.run_folder import Summary
 from hvdkit.trainer import Every, Trainer
+from tests.numpy_adapter import adapter, eval_data, records, train_data
 
 STEPS = 20
 
@@ -56,7 +56,9 @@ class StopAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
-def trainer(comm: Comm | None = None, *, data: Any = None, made: Any = None, **options) -> Trainer:
+def trainer(
+    comm: Comm | None = None, *, data: Any = None, made: Any = None, **options: Any
+) -> Trainer:
     chosen: dict[str, Any] = {
         "eval_data": eval_data(),
         "every": Every(log=5, evaluation=None, checkpoint=None),
@@ -106,7 +108,7 @@ def test_epochs_are_as_many_samples_the_last_step_being_short() -> None:
     assert seen.logs[-1]["epoch"] == pytest.approx(2.08)
 
 
-def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch) -> None:
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     trainer(callbacks=[Log()]).fit()
     assert list(tmp_path.iterdir()) == []

@@ -33,8 +33,11 @@ def adapter(framework: str, model: Any, *, bucket_mb: float = 4.0, **options: An
     """A set-up adapter of one framework around a model of it, alone."""
     chosen: dict[str, Any] = {"optimizer": SGD(lr=0.1), "precision": "fp32"}
     if framework == "torch":
+        import torch
+
         from hvdkit.adapters.torch import TorchAdapter
 
+        torch.set_num_threads(1)  # a second one costs more than such small models have to do
         made: Any = TorchAdapter
         task = Classification(layout="nchw")
         chosen["device"] = "cpu"

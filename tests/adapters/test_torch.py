@@ -110,7 +110,7 @@ def test_training_is_plain_torchs(kind: str, bucket_mb: float) -> None:
         torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("accumulate", [2, 3, 8])
+@pytest.mark.parametrize("accumulate", [3, 8])
 def test_microbatches_change_nothing(accumulate: int) -> None:
     whole, parts = (adapter("torch", made("shared"), precision="fp64") for _ in range(2))
     train(whole)
@@ -135,9 +135,9 @@ def test_parameters_and_gradients_are_views_into_one_buffer_a_bucket(kind: str) 
 
 def test_an_unused_parameter_has_a_zero_gradient_and_stays() -> None:
     model = made("unused")
-    before = copy.deepcopy(model.idle.state_dict())  # type: ignore[union-attr]
+    before = copy.deepcopy(model.idle.state_dict())
     train(adapter("torch", model))
-    for name, parameter in model.idle.named_parameters():  # type: ignore[union-attr]
+    for name, parameter in model.idle.named_parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()
         assert torch.equal(parameter, before[name])
@@ -145,10 +145,10 @@ def test_an_unused_parameter_has_a_zero_gradient_and_stays() -> None:
 
 def test_a_frozen_parameter_stays_and_is_saved() -> None:
     model = made("frozen")
-    before = copy.deepcopy(model.enter.state_dict())  # type: ignore[union-attr]
+    before = copy.deepcopy(model.enter.state_dict())
     mine = adapter("torch", model)
     train(mine)
-    for name, parameter in model.enter.named_parameters():  # type: ignore[union-attr]
+    for name, parameter in model.enter.named_parameters():
         assert torch.equal(parameter, before[name])
         assert f"statistics/enter.{name}" in arrays(mine)
         assert f"optimizer/velocity/enter.{name}" not in arrays(mine)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from tests.numpy_adapter import Linear, adapter, records, train_data
 
 from hvdkit.callbacks import Agreement, Callback, WeightDigest
 from hvdkit.comm import Comm
 from hvdkit.comm.threads import run_ranks
 from hvdkit.errors import HvdkitError
 from hvdkit.trainer import Trainer
+from tests.numpy_adapter import Linear, adapter, records, train_data
 
 
-def messages(body, ranks: int = 3) -> list[str]:
+def messages(body: Any, ranks: int = 3) -> list[str]:
     """What each rank of a run that must fail says."""
 
     def failing(comm: Comm) -> str:
@@ -88,7 +90,7 @@ def tampered_weights(comm: Comm) -> Trainer:
     ],
     ids=["steps", "data", "config", "weights"],
 )
-def test_what_differs_is_named_with_its_rank(body, fact: str, values: tuple[str, str]) -> None:
+def test_what_differs_is_named_with_its_rank(body: Any, fact: str, values: tuple[str, str]) -> None:
     first, *others = messages(body)
     assert fact in first
     assert all(value in first for value in values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_sums_are_taken_in_rank_order_whoever_comes_first() -> None:
         return float(comm.allreduce(np.array([values[comm.rank]]), name="x").wait()[0])
 
     for first in range(3):
-        assert run_ranks(3, lambda comm, first=first: body(comm, first=first)) == [0.0] * 3
+        assert run_ranks(3, functools.partial(body, first=first)) == [0.0] * 3
 
 
 def test_what_was_brought_is_a_copy() -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.numpy_adapter import eval_data, train_data
 
 from hvdkit.data import ArraySource
 from hvdkit.data.order import Order
 from hvdkit.errors import HvdkitError
+from tests.numpy_adapter import eval_data, train_data
 
 RECORDS = 13
 
@@ -59,7 +59,7 @@ def seen(data: Any, *, start: int, stop: int, count: int, samples: int | None = 
 )
 @settings(max_examples=25)
 def test_replicas_and_microbatches_join_to_the_orders_next_samples(
-    batch_size, count, accumulate, start, seed
+    batch_size: Any, count: Any, accumulate: Any, start: Any, seed: Any
 ) -> None:
     data = train_data(numbered(), batch_size=batch_size, accumulate=accumulate, seed=seed)
     order = Order(RECORDS, seed=seed, shuffle=True)

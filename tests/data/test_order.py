@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +30,9 @@ def test_a_position_alone_says_which_record(length: int, seed: int, data: st.Dat
     positions = data.draw(st.lists(st.integers(0, 2 * length), min_size=1, max_size=3))
     in_a_row = Order(length, seed=seed, shuffle=True)[range(2 * length + 1)]
     for position in positions:
-        assert Order(length, seed=seed, shuffle=True)[[position]] == [in_a_row[position]]
+        assert Order(length, seed=seed, shuffle=True)[range(position, position + 1)] == [
+            in_a_row[position]
+        ]
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -45,7 +49,9 @@ def test_unshuffled_is_the_sources_order() -> None:
 
 
 @given(start=st.integers(0, 100), length=st.integers(0, 50), count=st.integers(1, 9))
-def test_slices_join_to_the_whole_and_are_as_even_as_can_be(start, length, count) -> None:
+def test_slices_join_to_the_whole_and_are_as_even_as_can_be(
+    start: Any, length: Any, count: Any
+) -> None:
     parts = [slice_of(start, start + length, i, count) for i in range(count)]
     assert [position for part in parts for position in part] == list(range(start, start + length))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hvdkit.data import ArraySource, arrays, digits
+from hvdkit.data.sources import take
 from hvdkit.errors import HvdkitError
 
 
@@ -120,7 +121,7 @@ def test_digits_are_split_the_same_every_time_with_every_class_on_both_sides() -
     assert len(first.evaluation) == pytest.approx(1797 / 4, abs=1)
     assert first.image_shape == (8, 8, 1)
     every = np.arange(len(first.evaluation))
-    once, again = (data.evaluation.take(every) for data in (first, second))
+    once, again = (take(data.evaluation, every.tolist()) for data in (first, second))
     for name in once:
         np.testing.assert_array_equal(once[name], again[name])
     assert set(once["label"].tolist()) == set(range(first.classes))

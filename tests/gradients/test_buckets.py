@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ plans = {"specs": specs, "cap_mb": st.floats(1e-5, 0.1), "world_size": st.intege
 
 
 @given(**plans)
-def test_every_parameter_is_in_one_bucket_of_its_dtype(specs, cap_mb, world_size) -> None:
+def test_every_parameter_is_in_one_bucket_of_its_dtype(
+    specs: Any, cap_mb: Any, world_size: Any
+) -> None:
     buckets = plan_buckets(specs, cap_mb=cap_mb, world_size=world_size)
     held = [param for bucket in buckets for param in bucket.params]
     assert sorted(held, key=lambda param: int(param.name[1:])) == specs
@@ -28,14 +31,14 @@ def test_every_parameter_is_in_one_bucket_of_its_dtype(specs, cap_mb, world_size
 
 
 @given(**plans)
-def test_only_a_parameter_above_the_cap_passes_it(specs, cap_mb, world_size) -> None:
+def test_only_a_parameter_above_the_cap_passes_it(specs: Any, cap_mb: Any, world_size: Any) -> None:
     for bucket in plan_buckets(specs, cap_mb=cap_mb, world_size=world_size):
         nbytes = bucket.numel * np.dtype(bucket.dtype).itemsize
         assert nbytes <= cap_mb * 2**20 or len(bucket.params) == 1
 
 
 @given(**plans)
-def test_a_bucket_is_closed_only_when_full(specs, cap_mb, world_size) -> None:
+def test_a_bucket_is_closed_only_when_full(specs: Any, cap_mb: Any, world_size: Any) -> None:
     buckets = plan_buckets(specs, cap_mb=cap_mb, world_size=world_size)
     for dtype in ("float32", "float64"):
         own = [bucket for bucket in buckets if bucket.dtype == dtype]
@@ -45,7 +48,9 @@ def test_a_bucket_is_closed_only_when_full(specs, cap_mb, world_size) -> None:
 
 
 @given(**plans)
-def test_within_a_dtype_the_order_is_the_models_reversed(specs, cap_mb, world_size) -> None:
+def test_within_a_dtype_the_order_is_the_models_reversed(
+    specs: Any, cap_mb: Any, world_size: Any
+) -> None:
     buckets = plan_buckets(specs, cap_mb=cap_mb, world_size=world_size)
     for dtype in ("float32", "float64"):
         planned = [param for bucket in buckets for param in bucket.params if param.dtype == dtype]
@@ -54,7 +59,7 @@ def test_within_a_dtype_the_order_is_the_models_reversed(specs, cap_mb, world_si
 
 @given(**plans)
 def test_parameters_lie_one_after_the_other_and_padding_makes_it_even(
-    specs, cap_mb, world_size
+    specs: Any, cap_mb: Any, world_size: Any
 ) -> None:
     for bucket in plan_buckets(specs, cap_mb=cap_mb, world_size=world_size):
         ends = [o + p.numel for o, p in zip(bucket.offsets, bucket.params, strict=True)]
@@ -65,7 +70,7 @@ def test_parameters_lie_one_after_the_other_and_padding_makes_it_even(
 
 
 @given(**plans)
-def test_a_plan_is_rebuilt_from_its_names(specs, cap_mb, world_size) -> None:
+def test_a_plan_is_rebuilt_from_its_names(specs: Any, cap_mb: Any, world_size: Any) -> None:
     buckets = plan_buckets(specs, cap_mb=cap_mb, world_size=world_size)
     names = [list(bucket.names) for bucket in buckets]
     assert buckets_from_names(specs, names, world_size=world_size) == buckets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def gradients(seed: int, ranks: int) -> np.ndarray:
     return (random.normal(size=(ranks, 200)) * sizes).astype(np.float32)
 
 
-def reduced(compression, values: np.ndarray) -> list[np.ndarray]:
+def reduced(compression: Any, values: np.ndarray) -> list[np.ndarray]:
     def body(comm: Comm) -> np.ndarray:
         flat = values[comm.rank].copy()
         return compression.reduce(flat, key="bucket.0", comm=comm, ops=NumpyOps()).wait()
@@ -54,7 +56,7 @@ def test_half_precision_stays_within_its_bound(seed: int, ranks: int) -> None:
 
 @pytest.mark.parametrize("compression", [NoCompression(), FP16Compression()])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_sum_has_the_gradients_dtype(compression, dtype: str) -> None:
+def test_the_sum_has_the_gradients_dtype(compression: Any, dtype: str) -> None:
     (result, _) = reduced(compression, np.ones((2, 3), dtype))
     assert result.dtype == dtype
 

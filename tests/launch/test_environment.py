@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -73,7 +74,9 @@ def test_cores_are_the_process_own() -> None:
 
 
 @given(ranks=st.integers(1, 64), threads=st.integers(1, 16), cores=st.integers(1, 256))
-def test_ranks_exceed_cores_by_their_threads_and_horovods(ranks, threads, cores) -> None:
+def test_ranks_exceed_cores_by_their_threads_and_horovods(
+    ranks: Any, threads: Any, cores: Any
+) -> None:
     assert ranks_exceed_cores(ranks, threads, cores) == (ranks * threads + ranks > cores)
 
 

@@ -13,7 +13,7 @@ from hvdkit.models.initial import generator, he_normal
 from hvdkit.optimizers import Adam
 from tests.adapters.images import CLASSES, SHAPE, adapter, arrays, loss, train
 
-RESNET = {"widths": [4, 8], "blocks": [2, 1], "norm_groups": 2}
+RESNET = {"widths": [4, 8], "blocks": [1, 1], "norm_groups": 2}
 NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mlp": ("mlp", "MLP", {"hidden": [7, 5]}),
     "linear": ("mlp", "MLP", {"hidden": []}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,9 @@ def rates(schedule: Schedule, *, num_steps: int, workers: int) -> list[float]:
     rule=st.sampled_from([("none", 0.0), ("sqrt", 0.5), ("linear", 1.0)]),
     warmup=st.integers(0, 20),
 )
-def test_after_warm_up_the_rate_is_scaled_by_the_workers(workers, rule, warmup) -> None:
+def test_after_warm_up_the_rate_is_scaled_by_the_workers(
+    workers: Any, rule: Any, warmup: Any
+) -> None:
     name, power = rule
     schedule = Constant(warmup_steps=warmup, scale_lr=name)
     for rate in rates(schedule, num_steps=40, workers=workers)[max(warmup - 1, 0) :]:
@@ -53,7 +56,9 @@ def test_an_unscaled_warm_up_climbs_from_nothing(warmup: int) -> None:
     num_steps=st.integers(51, 300),
     scale=st.sampled_from(["none", "linear", "sqrt"]),
 )
-def test_a_cosine_has_no_jump_and_ends_low(final, warmup, num_steps, scale) -> None:
+def test_a_cosine_has_no_jump_and_ends_low(
+    final: Any, warmup: Any, num_steps: Any, scale: Any
+) -> None:
     schedule = Cosine(final=final, warmup_steps=warmup, scale_lr=scale)
     found = rates(schedule, num_steps=num_steps, workers=4)
     full = {"none": 1, "linear": 4, "sqrt": 2}[scale] * BASE

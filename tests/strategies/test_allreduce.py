@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from tests.numpy_adapter import CLASSES, FEATURES, Linear, adapter, train_data
 
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks
 from hvdkit.gradients.compression import FP16Compression, NoCompression
 from hvdkit.optimizers import SGD, Adam
 from hvdkit.strategies import AllReduce
+from tests.numpy_adapter import CLASSES, FEATURES, Linear, adapter, train_data
 
 STEPS = 12
 
 
-def trained(comm: Comm, *, accumulate: int = 1, batch_size: int = 8, **options) -> dict:
+def trained(comm: Comm, *, accumulate: int = 1, batch_size: int = 8, **options: Any) -> dict:
     """Every array of the state after some steps on this rank's slices."""
     data = train_data(batch_size=batch_size, accumulate=accumulate)
     made = adapter(comm, **options)
@@ -31,7 +33,7 @@ def trainable(arrays: dict) -> dict:
     return {name: x for name, x in arrays.items() if not name.startswith("statistics/")}
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": SGD(lr=0.1, weight_decay=0.01)},
     "nesterov": {"optimizer": SGD(lr=0.1, nesterov=True)},
     "adam": {"optimizer": Adam(lr=0.01)},
@@ -135,7 +137,9 @@ def test_the_hand_written_gradient_is_the_losses() -> None:
 
 @pytest.mark.parametrize("ranks", [1, 3])
 @pytest.mark.parametrize("clip_norm", [0.01, 1e6])
-def test_clipping_bounds_the_whole_gradient_and_keeps_its_direction(ranks, clip_norm) -> None:
+def test_clipping_bounds_the_whole_gradient_and_keeps_its_direction(
+    ranks: Any, clip_norm: Any
+) -> None:
     def body(comm: Comm) -> dict[str, np.ndarray]:
         made = adapter(comm, optimizer=SGD(lr=1.0, momentum=0.0), clip_norm=clip_norm)
         data = train_data()
