@@ -82,7 +82,7 @@ class Job:
         return self._find(lambda p: _environ(p).get("OMPI_COMM_WORLD_RANK") == str(number))
 
     def mpirun(self) -> psutil.Process:
-        return self._find(lambda p: p.name() == "mpirun")
+        return self._find(lambda p: _command(p).startswith("mpirun "))
 
     def _find(self, matches: Callable[[psutil.Process], bool]) -> psutil.Process:
         found = [p for p in self.processes() if matches(p)]
