@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 _DROPPED = ("HOROVOD_", "OMPI_", "PMIX_", "TF_CONFIG", "RANK", "WORLD_SIZE", "MASTER_")
 
 
-class ContenderFailed(RuntimeError):
+class ContenderFailed(SystemExit):
     """A contender ended with an error or was stopped at the time limit."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 from pathlib import Path
@@ -42,6 +43,8 @@ _LOSS_TOLERANCE = 0.01  # relative; sums in another order drift apart by some 1e
 
 def main() -> None:
     options = _options()
+    # So that a driver that is told to end takes its ranks with it.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(width=100, highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in machine.describe().items()))
     results = []

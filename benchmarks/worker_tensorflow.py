@@ -95,7 +95,10 @@ def horovod(name: str) -> Contender:
         optimizer.apply(tape.gradient(loss, values), model.trainable_variables)
         return loss
 
-    return _contender(name, hvd.rank(), model, train, hvd.barrier)
+    def barrier():  # its module for TensorFlow has none
+        hvd.allreduce(tf.ones(()), name="barrier")
+
+    return _contender(name, hvd.rank(), model, train, barrier)
 
 
 def mwms(name: str) -> Contender:
@@ -112,7 +115,8 @@ def mwms(name: str) -> Contender:
     def replica(image, label):
         with tf.GradientTape() as tape:
             loss = _loss(model, image, label)
-        gradients = tape.gradient(loss / size, model.trainable_variables)
+            share = loss / size  # Keras sums gradients over replicas
+        gradients = tape.gradient(share, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
         return loss
 
