@@ -5,10 +5,12 @@ accumulation, clipping.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 
 import pytest
 
+from hvdkit.callbacks import Callback
 from hvdkit.data import ArraySource
 from hvdkit.gradients.compression import NoCompression
 from hvdkit.optimizers import SGD
@@ -164,8 +166,8 @@ def _branched(stage):
         def __init__(self):
             super().__init__()
             start = keras.initializers.GlorotUniform(seed=0)
-            self.used = keras.layers.Dense(10, kernel_initializer=start)
-            self.unused = keras.layers.Dense(10, kernel_initializer=start)
+            self.used = keras.layers.Dense(10, kernel_initializer=start, name="used")
+            self.unused = keras.layers.Dense(10, kernel_initializer=start, name="unused")
             self.flat = keras.layers.Flatten()
 
         def build(self, shape):
@@ -222,27 +224,81 @@ def trace(stage):
     return {"buckets": len(run.adapter.strategy.buckets), "events": events}
 
 
-TORCH_CASES = (unused_parameter, used_on_one_rank, trace)
+def trace_in_the_graph(stage):
+    """TensorFlow: when, at each step, the backward pass came to the first layer."""
+    import keras
+    import tensorflow as tf
+
+    reached = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+
+    @tf.custom_gradient
+    def marked(x):
+        def backward(dy):
+            with tf.control_dependencies([dy]):
+                assigned = reached.assign(tf.timestamp())
+            with tf.control_dependencies([assigned]):  # nothing further back may come earlier
+                return tf.identity(dy)
+
+        return tf.identity(x), backward
+
+    class Mark(keras.layers.Layer):
+        def call(self, x):
+            return marked(x)
+
+    class Keep(Callback):
+        every_rank = True
+
+        def __init__(self):
+            self.times = []
+
+        def on_step(self, trainer):
+            self.times.append(float(reached.numpy()))
+
+    def model():
+        def dense():
+            return keras.layers.Dense(512, activation="relu")
+
+        rest = [dense() for _ in range(7)]
+        return keras.Sequential([keras.layers.Flatten(), dense(), Mark(), *rest])
+
+    keep = Keep()
+    stage.train(
+        steps=12,
+        batch_size=1024,
+        precision="fp32",
+        callbacks=[keep],
+        model=model,
+        strategy=AllReduce(compression=NoCompression(), bucket_mb=1.0),
+        optimizer=SGD(lr=0.001),
+    )
+    return keep.times
+
+
+TWO_RANKS = {
+    "torch": (unused_parameter, used_on_one_rank, trace),
+    "tensorflow": (unused_parameter,),
+}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_an_unused_parameter_has_a_zero_gradient(on_ranks, framework):
-    cases = TORCH_CASES if framework == "torch" else (unused_parameter,)
-    one, two = (r["unused_parameter"] for r in on_ranks(*cases, framework=framework, np=2))
+    one, two = (
+        r["unused_parameter"] for r in on_ranks(*TWO_RANKS[framework], framework=framework, np=2)
+    )
     assert one["moved"] == two["moved"] == ["used.bias", "used.weight"]
     assert one["weights"] == two["weights"]
     assert sum(one["losses"][-5:]) < sum(one["losses"][:5])
 
 
 def test_a_parameter_used_on_one_rank_alone_is_updated_on_all(on_ranks):
-    results = on_ranks(*TORCH_CASES, framework="torch", np=2)
+    results = on_ranks(*TWO_RANKS["torch"], framework="torch", np=2)
     one, two = (rank["used_on_one_rank"] for rank in results)
     assert one["weights"] == two["weights"]
     assert sum(one["losses"][-5:]) < sum(one["losses"][:5])
 
 
 def test_the_first_bucket_leaves_before_the_backward_pass_ends(on_ranks):
-    for rank in on_ranks(*TORCH_CASES, framework="torch", np=2):
+    for rank in on_ranks(*TWO_RANKS["torch"], framework="torch", np=2):
         buckets, events = rank["trace"]["buckets"], rank["trace"]["events"]
         assert buckets > 2
         assert len(events) == 3 * (buckets + 1)
@@ -251,3 +307,31 @@ def test_the_first_bucket_leaves_before_the_backward_pass_ends(on_ranks):
             names = [name for _, name in sorted(mine)]
             assert names[0] == "bucket 0", "before the first layer's gradient exists"
             assert names[-1] == f"bucket {buckets - 1}"
+
+
+def test_in_a_graph_a_bucket_leaves_before_the_backward_pass_ends(on_ranks, tmp_path_factory):
+    """By Horovod's own trace. The graph chooses which bucket that is, and need not always."""
+    file = tmp_path_factory.mktemp("timeline") / "timeline.json"
+    results = on_ranks(
+        trace_in_the_graph, framework="tensorflow", np=2, env={"HOROVOD_TIMELINE": str(file)}
+    )
+    ends = [min(both) for both in zip(*(r["trace_in_the_graph"] for r in results), strict=True)]
+    starts = _first_bucket_of_each_step(file)
+    assert len(starts) == len(ends) == 12
+    early = [start < end for start, end in zip(starts, ends, strict=True)]
+    assert sum(early) >= 6, list(zip(starts, ends, strict=True))
+
+
+def _first_bucket_of_each_step(file):
+    """Seconds since the epoch at which Horovod was first asked for a bucket's sum."""
+    text = file.read_text().rstrip().rstrip(",")
+    events = json.loads(text if text.endswith("]") else text + "]")
+    about = [event["args"] for event in events if event.get("name") == "process_name"]
+    (origin,) = (args["start_time_since_epoch_in_micros"] for args in about if "name" not in args)
+    names = {e["pid"]: e["args"].get("name", "") for e in events if e.get("name") == "process_name"}
+    asked: dict[str, list[float]] = {}
+    for event in events:
+        name = names.get(event.get("pid"), "")
+        if event.get("name") == "NEGOTIATE_ALLREDUCE" and name.startswith("bucket."):
+            asked.setdefault(name, []).append((origin + event["ts"]) / 1e6)
+    return [min(step) for step in zip(*asked.values(), strict=True)]
