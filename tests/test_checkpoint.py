@@ -208,6 +208,7 @@ def test_killed_at_any_moment_a_whole_one_is_left(tmp_path: Path) -> None:
         assert outcome["status"] == 9
         assert outcome["newest"] in (1, 2)
         assert outcome["as_saved"], outcome
+        assert not outcome["damaged"], "what has a checkpoint's name must be whole"
         assert outcome["after"] == 3, "the next save must not trip over what was left"
     order = [outcome["newest"] for outcome in outcomes]
     assert order == sorted(order)

@@ -143,6 +143,23 @@ def test_an_unused_parameter_has_a_zero_gradient_and_stays() -> None:
         assert torch.equal(parameter, before[name])
 
 
+def test_a_parameter_that_falls_out_of_use_has_no_gradient_left_over() -> None:
+    class Skipping(Shared):
+        skips = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.tanh(self.enter(x.flatten(1)))
+            return self.head(x if self.skips else torch.tanh(self.twice(x)))
+
+    model = Skipping()
+    mine = adapter("torch", model, optimizer=SGD(lr=0.1, momentum=0.0))
+    train(mine, stop=2)
+    before = model.twice.weight.detach().clone()
+    model.skips = True
+    train(mine, start=2, stop=4)
+    assert torch.equal(model.twice.weight, before)
+
+
 def test_a_frozen_parameter_stays_and_is_saved() -> None:
     model = made("frozen")
     before = copy.deepcopy(model.enter.state_dict())

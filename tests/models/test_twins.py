@@ -34,7 +34,7 @@ def pair(name: str) -> dict[str, Adapter]:
             assert hvdkit.adapters.tensorflow
         module = importlib.import_module(f"hvdkit.models.vision.{prefix}_{file}")
         model = getattr(module, kind)(input_shape=shapes[framework], classes=CLASSES, **options)
-        made[framework] = adapter(framework, model, optimizer=Adam(lr=0.01))
+        made[framework] = adapter(framework, model, optimizer=Adam(lr=0.01, weight_decay=0.5))
     return made
 
 
