@@ -45,6 +45,13 @@ def empty_slices(stage):
     return {"losses": run.losses, "eval": run.trainer._eval, "weights": run.digest}
 
 
+def short_batch(stage):
+    """The same 5 records as half of a batch of 10, and as a whole batch of 5."""
+    half = stage.train(epochs=1, batch_size=10, train=few(stage, 5)).adapter.read_trainable()
+    whole = stage.train(epochs=1, batch_size=5, train=few(stage, 5)).adapter.read_trainable()
+    return max(float(abs(half[name] - whole[name]).max()) for name in whole)
+
+
 def accumulated(stage):
     return stage.train(steps=30, batch_size=34, accumulate=2).losses
 
@@ -72,7 +79,7 @@ def _weights(adapter, stage):
     return {name: array.copy() for name, array in adapter.read_trainable().items()}
 
 
-ANY_NUMBER = (uneven, empty_slices, accumulated, at_once, clipped)
+ANY_NUMBER = (uneven, empty_slices, short_batch, accumulated, at_once, clipped)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +113,13 @@ def test_evaluation_counts_each_record_once(results, case, framework):
     one = results(case, framework, 1)[0]["eval"]
     for np in (2, 3):
         assert results(case, framework, np)[0]["eval"] == pytest.approx(one, rel=1e-12)
+
+
+@pytest.mark.parametrize("np", NUMBERS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_loss_is_the_mean_over_the_records_there_are(results, framework, np):
+    """A short batch is not divided by the size of a whole one."""
+    assert max(results(short_batch, framework, np)) < 1e-12
 
 
 @pytest.mark.parametrize("np", NUMBERS)
