@@ -16,6 +16,7 @@ RUN = (
     "trainer.checkpoint_every=20",
     "trainer.log_every=1",
     "trainer.eval_every=100",
+    "comm.bucket_mb=0.02",  # several buckets, whose sums a launcher could fuse as it likes
     "callbacks.tensorboard=null",
 )
 FRAMEWORKS = ("torch", "tensorflow")
