@@ -52,6 +52,12 @@ class Ops(Protocol):
 
     def minimum(self, x: Tensor, y: Tensor) -> Tensor: ...
 
+    def add_scaled(
+        self, x: Tensor, y: Tensor, factor: Tensor | float, *, out: Tensor | None = None
+    ) -> Tensor:
+        """`x + y * factor`, in one pass. `out` may be overwritten with it, where that is
+        faster: nothing else may still need it."""
+
     def argmax(self, x: Tensor) -> Tensor:
         """The index of the largest element along the last dimension."""
 
@@ -103,6 +109,9 @@ class NumpyOps:
 
     def minimum(self, x, y):
         return np.minimum(x, y)
+
+    def add_scaled(self, x, y, factor, *, out=None):
+        return x + y * factor
 
     def argmax(self, x):
         return x.argmax(-1)

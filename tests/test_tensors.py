@@ -48,6 +48,8 @@ OPERATIONS: dict[str, Callable] = {
     "where": lambda ops, x, y: ops.where(x < y, x, y * 2.0),
     "minimum": lambda ops, x, y: ops.minimum(x, y),
     "minimum with a number": lambda ops, x, y: ops.minimum(ops.sum(x), 1.0),
+    "add_scaled": lambda ops, x, y: ops.add_scaled(x, y, 0.25),
+    "add_scaled in place": lambda ops, x, y: ops.add_scaled(x, y, 0.25, out=y * 1.0),
     "argmax": lambda ops, x, y: ops.argmax(x),
     "cross_entropy": lambda ops, x, y: ops.cross_entropy(y, ops.argmax(x)),
     "variable": variable(lambda ops, kept, y: None),

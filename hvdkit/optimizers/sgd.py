@@ -29,6 +29,7 @@ class SGD(Optimizer):
     def update(self, ops, param, grad, slots, scalars, decay):
         if self.weight_decay:
             grad = grad + decay * param
-        velocity = slots["velocity"] * self.momentum + grad
-        direction = grad + velocity * self.momentum if self.nesterov else velocity
-        return param - direction * scalars["lr"], {"velocity": velocity}
+        before = slots["velocity"]
+        velocity = ops.add_scaled(grad, before, self.momentum, out=before)
+        direction = ops.add_scaled(grad, velocity, self.momentum) if self.nesterov else velocity
+        return ops.add_scaled(param, direction, -scalars["lr"], out=param), {"velocity": velocity}

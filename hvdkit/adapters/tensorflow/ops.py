@@ -42,6 +42,9 @@ class TensorFlowOps:
     def minimum(self, x, y):
         return tf.minimum(x, y)
 
+    def add_scaled(self, x, y, factor, *, out=None):
+        return x + y * factor
+
     def argmax(self, x):
         return tf.argmax(x, -1)
 

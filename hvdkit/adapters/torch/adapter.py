@@ -7,6 +7,7 @@ buffers in cache-sized pieces.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from hvdkit.strategies import Parameter
 
 # Small enough for a piece of parameters, gradients, slots and temporaries to stay in a core's
 # L2 cache; measured by benchmarks/step.py.
-_PIECE = 64 * 1024
+_PIECE = 128 * 1024
 
 
 @dataclass
@@ -31,13 +32,27 @@ class _Buffers:
     bucket: Bucket
     params: list[torch.nn.Parameter]
     values: torch.Tensor
-    grads: torch.Tensor
     slots: dict[str, torch.Tensor]
     decay: torch.Tensor | float
     missing: int = 0
 
-    def grad_view(self, i: int) -> torch.Tensor:
-        return _view(self.grads, self.bucket, i)
+    @functools.cached_property
+    def grads(self) -> torch.Tensor:
+        return torch.zeros_like(self.values)
+
+    @functools.cached_property
+    def grad_views(self) -> list[torch.Tensor]:
+        return [_view(self.grads, self.bucket, i) for i in range(len(self.params))]
+
+    def gather(self) -> torch.Tensor:
+        """The bucket's gradients in one buffer, with each `grad` a view into it."""
+        grads = [param.grad for param in self.params]
+        if len(grads) == 1 and grads[0].is_contiguous() and self.bucket.size == grads[0].numel():
+            return grads[0].view(-1)  # autograd's own tensor is the buffer
+        torch._foreach_copy_(self.grad_views, grads)
+        for param, view in zip(self.params, self.grad_views, strict=True):
+            param.grad = view
+        return self.grads
 
 
 class TorchAdapter(Adapter):
@@ -66,6 +81,7 @@ class TorchAdapter(Adapter):
         if any(isinstance(p, torch.nn.UninitializedParameter) for p in self.model.parameters()):
             with torch.no_grad():
                 self.model(*self.task.inputs(self._tensors(example)))
+        self.model.train()
 
     def parameters(self):
         trained = [
@@ -103,8 +119,8 @@ class TorchAdapter(Adapter):
             params = [by_name[name] for name in bucket.names]
             buffers = self._allocate_bucket(bucket, params)
             self._buffers.append(buffers)
-            for i, param in enumerate(params):
-                self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(buffers, i)))
+            for param in params:
+                self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(buffers)))
 
     def _allocate_bucket(self, bucket, params):
         values = self.ops.zeros((bucket.size,), bucket.dtype)
@@ -112,9 +128,8 @@ class TorchAdapter(Adapter):
             view = _view(values, bucket, i)
             view.copy_(param.detach())
             param.data = view
-        grads = torch.zeros_like(values)
         slots = {name: torch.zeros_like(values) for name in self.optimizer.slots}
-        return _Buffers(bucket, params, values, grads, slots, self._decay(bucket, values))
+        return _Buffers(bucket, params, values, slots, self._decay(bucket, values))
 
     def _decay(self, bucket, values):
         if not self.optimizer.weight_decay:
@@ -128,77 +143,80 @@ class TorchAdapter(Adapter):
     # ---- the step ------------------------------------------------------------------------
 
     def run_step(self, microbatches, local, scalars, step):
-        torch.manual_seed(_stream(self._seed, step, self.comm.rank))
-        self.model.train()
+        self._seed_step(step)
         for buffers in self._buffers:
             # With no gradient there, autograd hands its own tensor over instead of adding
-            # to zeros: the hook's copy into the buffer is then the only pass over memory.
+            # to zeros, which would be two more passes over memory.
             for param in buffers.params:
                 param.grad = None
         batches = [self._tensors(batch) for batch in microbatches]
         agreed = self.step_body(batches, torch.from_numpy(local), scalars)
         return agreed.cpu().numpy()
 
+    def _seed_step(self, step):
+        # Not torch.manual_seed: without a GPU it formats a traceback for a later one, at
+        # every call.
+        stream = _stream(self._seed, step, self.comm.rank)
+        torch.default_generator.manual_seed(stream)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(stream)
+
     def backward(self, batch, *, last):
         outputs = self.model(*self.task.inputs(batch))
         loss = self.task.losses(self.ops, outputs, batch).sum()
         count = batch["weight"].sum()
         if last:
-            self._start_launching()
+            self._launching = True
+            for buffers in self._buffers:
+                buffers.missing = len(buffers.params)
         (loss / self._reference_count).backward()
         if last:
+            self._launching = False
             self._launch_rest()
         return loss.detach(), count
 
-    def _hook(self, buffers, i):
-        view = buffers.grad_view(i)
-
-        def collect(param):
-            if param.grad is not view:
-                view.copy_(param.grad)
-                param.grad = view
+    def _hook(self, buffers):
+        def arrived(_param):
             if self._launching:
                 buffers.missing -= 1
                 if buffers.missing == 0:
-                    self.strategy.bucket_ready(buffers.bucket, buffers.grads)
+                    self.strategy.bucket_ready(buffers.bucket, buffers.gather())
 
-        return collect
-
-    def _start_launching(self):
-        self._launching = True
-        for buffers in self._buffers:
-            buffers.missing = len(buffers.params)
+        return arrived
 
     def _launch_rest(self):
         """Send the buckets that an unused parameter kept from being complete."""
-        self._launching = False
         for buffers in self._buffers:
-            for i, param in enumerate(buffers.params):
-                if param.grad is None:
-                    param.grad = buffers.grad_view(i).zero_()
             if buffers.missing:
-                self.strategy.bucket_ready(buffers.bucket, buffers.grads)
+                for param in buffers.params:
+                    if param.grad is None:
+                        param.grad = torch.zeros_like(param)
+                self.strategy.bucket_ready(buffers.bucket, buffers.gather())
 
     @torch.no_grad()
     def update(self, bucket, gradient, scalars, multiplier):
         buffers = self._buffers[bucket.index]
-        factor = float(multiplier) if gradient.device.type == "cpu" else multiplier
-        piece = _PIECE if gradient.device.type == "cpu" else bucket.size
-        decay = buffers.decay
+        on_cpu = gradient.device.type == "cpu"
+        factor = float(multiplier) if on_cpu else multiplier
+        piece = _PIECE if on_cpu else bucket.size
         for lo in range(0, bucket.size, piece):
-            hi = min(lo + piece, bucket.size)
-            slots = {name: slot[lo:hi] for name, slot in buffers.slots.items()}
-            values, new_slots = self.optimizer.update(
+            here = slice(lo, min(lo + piece, bucket.size))
+            slots = {name: slot[here] for name, slot in buffers.slots.items()}
+            values = buffers.values[here]
+            if not on_cpu or factor != 1.0:
+                gradient[here].mul_(factor)
+            decay = buffers.decay
+            new_values, new_slots = self.optimizer.update(
                 self.ops,
-                buffers.values[lo:hi],
-                gradient[lo:hi] * factor,
+                values,
+                gradient[here],
                 slots,
                 scalars,
-                decay if isinstance(decay, float) else decay[lo:hi],
+                decay if isinstance(decay, float) else decay[here],
             )
-            buffers.values[lo:hi].copy_(values)
+            _store(values, new_values)
             for name, value in new_slots.items():
-                slots[name].copy_(value)
+                _store(slots[name], value)
 
     @torch.no_grad()
     def evaluate(self, batch):
@@ -206,6 +224,7 @@ class TorchAdapter(Adapter):
         tensors = self._tensors(batch)
         outputs = self.model(*self.task.inputs(tensors))
         sums = {k: float(v) for k, v in self.task.metrics(self.ops, outputs, tensors).items()}
+        self.model.train()
         count = sums.pop("count")
         return {name: (value, count) for name, value in sums.items()}
 
@@ -268,6 +287,11 @@ def _spec(name, tensor):
 def _view(flat, bucket, i):
     spec, start = bucket.params[i], bucket.offsets[i]
     return flat[start : start + spec.numel].view(spec.shape)
+
+
+def _store(place, value):
+    if value.data_ptr() != place.data_ptr():  # else the rule has put it there
+        place.copy_(value)
 
 
 def _stream(seed: int, step: int, rank: int) -> int:

@@ -46,6 +46,9 @@ class TorchOps:
     def minimum(self, x, y):
         return torch.clamp(x, max=y)
 
+    def add_scaled(self, x, y, factor, *, out=None):
+        return torch.add(x, y, alpha=factor, out=out)
+
     def argmax(self, x):
         return x.argmax(-1)
 
