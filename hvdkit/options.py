@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hvdkit.errors import HvdkitError
 from hvdkit.gradients.compression import FP16Compression, NoCompression
 from hvdkit.launch.environment import HorovodSettings
 from hvdkit.optimizers import SGD, Adam, Constant, Cosine
@@ -69,6 +70,21 @@ class ResNetOptions:
     blocks: list[int] = positive()
     norm_kind: str = choice("group", "batch")
     norm_groups: int = at_least(1)
+
+    @staticmethod
+    def check_together(node: dict[str, Any], where: str) -> None:
+        widths, blocks = node["widths"], node["blocks"]
+        if not widths or len(widths) != len(blocks):
+            raise HvdkitError(
+                f"{where}.widths={widths} and {where}.blocks={blocks} need one number each for "
+                "every stage, and one stage at least"
+            )
+        odd = [width for width in widths if width % min(node["norm_groups"], width)]
+        if node["norm_kind"] == "group" and odd:
+            raise HvdkitError(
+                f"{where}.norm_groups={node['norm_groups']} does not divide the width {odd[0]} of "
+                f"{where}.widths"
+            )
 
 
 @dataclass(kw_only=True)

@@ -94,6 +94,8 @@ def check_node(schema: type, node: dict[str, Any], *, where: str) -> None:
                 raise HvdkitError(f"{where}.{name} has no value: set {where}.{name}=...")
             continue
         check_value(f"{where}.{name}", node[name], hints[name], field)
+    if hasattr(schema, "check_together"):  # what one value says about another
+        schema.check_together(node, where)
 
 
 def check_value(where: str, value: Any, hint: Any, field: dataclasses.Field) -> None:

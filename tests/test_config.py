@@ -32,6 +32,19 @@ def complaint(*overrides: str) -> str:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
+        ("model.widths=[]", ["model.widths=[]", "one stage at least"]),
+        ("model.blocks=[1]", ["model.blocks=[1]", "one number each for every stage"]),
+        ("model.norm_groups=7", ["model.norm_groups=7 does not divide the width 16"]),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(override, says):
+    said = complaint("model=resnet", override)
+    assert all(words in said for words in says), said
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
         ("optimizer.learning_rate=1", ["unknown key optimizer.learning_rate", "--cfg job"]),
         ("optimizer.momentun=1", ["optimizer.momentun", "did you mean optimizer.momentum?"]),
         ("train.num_steps=5", ["train.num_steps", "did you mean trainer.num_steps?"]),
