@@ -172,8 +172,8 @@ class Trainer:
         for name, value in self._rounding().items():
             if before[name] != value and self.comm.rank == 0:
                 _log.warning(
-                    "%s is not what it was before: the run goes on from the same state, but its "
-                    "last bits will differ",
+                    "resuming with other %s than before: the run goes on from the same state, but "
+                    "its last bits may differ",
                     name,
                 )
 
@@ -224,7 +224,8 @@ class Trainer:
             "framework": self.adapter.framework,
             "threads": self.adapter.threads,
             "launcher": current_job().launcher,
-            "world_size": self.comm.size,
+            "versions": versions(self.adapter.framework),
+            "world size": self.comm.size,
             **self.adapter.strategy.describe(),
         }
 
@@ -338,7 +339,6 @@ class Trainer:
             "rounding": self._rounding(),
             "totals": self.comm.all_gather_object(self.adapter.totals),
             "train_loss": self._train_loss,
-            "versions": versions(self.adapter.framework),
         }
 
     def _leave_out_of_speed(self, start: float) -> None:

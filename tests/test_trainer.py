@@ -196,7 +196,7 @@ def test_a_resumed_run_is_an_uninterrupted_one_to_the_bit(
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_is_resumed_at_another_world_size(tmp_path: Path, ranks: int) -> None:
+def test_a_run_is_resumed_at_another_world_size(tmp_path: Path, ranks: int, caplog: Any) -> None:
     first = Every(log=5, checkpoint=10)
 
     def fit(comm: Comm, steps: int, **options: Any) -> Summary:
@@ -210,6 +210,10 @@ def test_a_run_is_resumed_at_another_world_size(tmp_path: Path, ranks: int) -> N
         ranks, lambda comm: fit(comm, STEPS, folder=tmp_path, resume=True, callbacks=[seen])
     )
     assert seen.steps == list(range(11, STEPS + 1))
+    assert [r.getMessage() for r in caplog.records if "last bits may differ" in r.getMessage()] == [
+        "resuming with other world size than before: the run goes on from the same state, but "
+        "its last bits may differ"
+    ]
     assert results[0].eval["loss"] == pytest.approx(whole.eval["loss"], rel=1e-8)
     assert results[0].train_loss == pytest.approx(whole.train_loss, rel=1e-8)
 
