@@ -91,6 +91,7 @@ class Checkpoints:
             **about,
             "files": {name: entry for part in files for name, entry in part.items()},
         }
+        manifest["sha256"] = manifest_sha256(manifest)
         self._together(lambda: self._publish(partial, final, manifest), on_rank=0)
         return final
 
@@ -124,6 +125,12 @@ class Checkpoints:
             return {}
         path = partial / f"state-{self._comm.rank:05d}.safetensors"
         arrays = {name: np.require(shard.array, requirements="C") for name, shard in state.items()}
+        for name, array in arrays.items():
+            if not np.all(np.isfinite(array)):
+                raise HvdkitError(
+                    f"{name} holds a value that is not finite, so nothing was saved: the run has "
+                    "diverged; lower optimizer.lr, or set trainer.clip_norm"
+                )
         save_file(arrays, path)
         _flush(path)
         places = {
@@ -144,12 +151,15 @@ class Checkpoints:
         _write_text(latest, final.name + "\n")
         latest.rename(self.folder / "latest")
         _flush(self.folder)
-        for old in self._steps()[self.keep :]:
-            shutil.rmtree(old)
+        steps = self._steps()
+        # Later ones are damaged: the run fell back past them and has come this far again.
+        later = [path for path in steps if path.name > final.name]
+        for path in later + steps[len(later) + self.keep :]:
+            shutil.rmtree(path)
 
     def _steps(self) -> list[Path]:
         """Published checkpoints, newest first."""
-        return sorted(self.folder.glob("step-*"), reverse=True)
+        return sorted(self.folder.glob("step-" + "[0-9]" * 8), reverse=True)
 
     def _find(self) -> Saved | None:
         steps = self._steps()
@@ -166,6 +176,12 @@ class Checkpoints:
         return None
 
 
+def manifest_sha256(manifest: Mapping[str, Any]) -> str:
+    """The digest that a manifest holds of all else in it."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _verified_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -176,6 +192,8 @@ def _verified_manifest(path: Path) -> dict[str, Any]:
         raise HvdkitError(f"manifest.json cannot be read: {error}") from None
     if version != FORMAT_VERSION:
         raise HvdkitError(f"its format is {version}, this hvdkit reads {FORMAT_VERSION}")
+    if manifest.get("sha256") != manifest_sha256(manifest):
+        raise HvdkitError("the contents of manifest.json are not those that were saved")
     for name, expected in files.items():
         try:
             actual = _sha256(path / name)

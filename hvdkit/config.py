@@ -63,7 +63,7 @@ def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
         # Errors are told here: Hydra would add a line of its own on every rank.
         try:
             body(config)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             end_job(error, job, folder=_Place.folder)
 
     # Hydra names the job, and so the run's folder, after the function's module.
@@ -80,7 +80,7 @@ def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
                     "start it without horovodrun"
                 )
             hydra.main(version_base="1.3", config_path=_CONF, config_name="train")(guarded)()
-        except HvdkitError as error:
+        except (HvdkitError, KeyboardInterrupt) as error:
             end_job(error, job)
         except Exception as error:  # the body's own never come this far
             end_job(HvdkitError(explain(error)), job)
@@ -100,6 +100,11 @@ class _Place:
 def check(config: DictConfig) -> None:
     """Raise `HvdkitError` for the first wrong value in a composed config."""
     plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    for key in plain:
+        if key not in (*_GROUPS, "experiment", "debug"):
+            raise HvdkitError(
+                f"unknown key {key}{nearest(key, _GROUPS)}; the groups are: {', '.join(_GROUPS)}"
+            )
     for group in _GROUPS:
         if not isinstance(plain.get(group), dict):
             raise HvdkitError(f"the config has no {group}: choose one with {group}=NAME")
@@ -185,7 +190,9 @@ def build(node: DictConfig, **more: Any) -> Any:
     except hydra.errors.InstantiationException as error:
         if error.__cause__ is not None and "Error locating target" not in str(error):
             raise error.__cause__ from None
-        raise HvdkitError(str(error).splitlines()[0]) from None
+        raise HvdkitError(
+            f"_target_={node.get('_target_')} cannot be imported: {error.__cause__}"
+        ) from None
 
 
 class Run:

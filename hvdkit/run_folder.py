@@ -15,7 +15,15 @@ from typing import Any, Literal
 
 Status = Literal["completed", "interrupted", "failed"]
 _log = logging.getLogger(__name__)
-_OURS = ("metrics.jsonl", "summary.json", "train.log", "checkpoints", "tensorboard", ".hydra")
+_OURS = (
+    "metrics.jsonl",
+    "summary.json",
+    "train.log",
+    "error-rank-*.txt",
+    "checkpoints",
+    "tensorboard",
+    ".hydra",
+)
 
 
 @dataclass
@@ -52,7 +60,7 @@ class RunFolder:
     def begin(self) -> None:
         """Make the folder ready for a new run: an earlier one's files move to previous/."""
         self.path.mkdir(parents=True, exist_ok=True)
-        old = [self.path / name for name in _OURS if (self.path / name).exists()]
+        old = [path for name in _OURS for path in self.path.glob(name)]
         if not old:
             return
         aside = self.path / "previous" / datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")

@@ -2,7 +2,7 @@
 
 A component's keyword-only dataclass is the schema of its config group: `check` runs in its
 constructor and, through `config.py`, on composed YAML before anything is imported or
-launched. Imports the standard library only.
+launched.
 """
 
 from __future__ import annotations

@@ -77,6 +77,8 @@ class Trainer:
         self.every, self.resume, self.seed = every, resume, seed
         self.step = 0
         self.samples = None if num_epochs is None else train_data.samples_in(num_epochs)
+        if self.samples == 0:
+            raise HvdkitError(f"num_epochs={num_epochs} is less than one record: train for longer")
         self.num_steps = num_steps or math.ceil((self.samples or 0) / train_data.batch_size)
         self.folder = RunFolder(Path(folder)) if folder else None
         self._checkpoints = (
@@ -107,6 +109,9 @@ class Trainer:
         except BaseException as error:
             self._note_failure(error)
             raise
+        finally:
+            for callback in self._callbacks:
+                callback.close()
 
     def _fit(self) -> Summary:
         self._prepare()
@@ -170,7 +175,7 @@ class Trainer:
 
     def _tell_rounding(self, before: dict[str, Any]) -> None:
         for name, value in self._rounding().items():
-            if before[name] != value and self.comm.rank == 0:
+            if before.get(name) != value and self.comm.rank == 0:
                 _log.warning(
                     "resuming with other %s than before: the run goes on from the same state, but "
                     "its last bits may differ",
@@ -191,7 +196,7 @@ class Trainer:
         if self.folder is None:
             return
         if self.comm.rank == 0:
-            if self.resume:
+            if self._saved_step is not None:
                 self.folder.go_on(self.step)
             else:
                 self.folder.begin()
@@ -199,6 +204,11 @@ class Trainer:
         self._call("on_open")
 
     def _check_same_run(self, saved: Saved) -> None:
+        if saved.step > self.num_steps:
+            raise HvdkitError(
+                f"{saved.path} is past the end of this run, which is {self.num_steps} steps long: "
+                "raise trainer.num_steps (or num_epochs) to go on from it"
+            )
         for name, value in self._identity().items():
             before = saved.manifest[name]
             if before != value:
@@ -209,8 +219,14 @@ class Trainer:
                 )
 
     def _identity(self) -> dict[str, Any]:
+        """What decides which records a step trains on."""
         data = self.train_data
-        return {"seed": self.seed, "batch_size": data.batch_size, "records": len(data.source)}
+        return {
+            "seed": self.seed,
+            "batch_size": data.batch_size,
+            "shuffle": data.shuffle,
+            "records": len(data.source),
+        }
 
     def _plan(self, saved: Saved | None) -> list[list[str]] | None:
         """The saved bucket plan: the bits of a sum over three ranks or more depend on it."""
@@ -224,6 +240,7 @@ class Trainer:
             "framework": self.adapter.framework,
             "threads": self.adapter.threads,
             "launcher": current_job().launcher,
+            "accumulate": self.train_data.accumulate,
             "versions": versions(self.adapter.framework),
             "world size": self.comm.size,
             **self.adapter.strategy.describe(),
@@ -318,7 +335,8 @@ class Trainer:
             (self.adapter.evaluate(batch) for batch in batches), self.adapter.task.metric_names
         )
         self._eval = metrics.mean_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
-        self._record({f"eval/{name}": value for name, value in self._eval.items()})
+        if self.step != self._saved_step:  # else a run that was finished has told it already
+            self._record({f"eval/{name}": value for name, value in self._eval.items()})
         self._leave_out_of_speed(start)
         return self._eval
 

@@ -97,7 +97,7 @@ class NumpyAdapter(Adapter):
                 for param, offset in zip(bucket.params, bucket.offsets, strict=True):
                     flat[offset : offset + param.numel] = self._grads[param.name].reshape(-1)
                 self.strategy.bucket_ready(bucket, flat)
-        return loss, batch["weight"].sum()
+        return loss
 
     def update(self, bucket, gradient, scalars, multiplier):
         gradient = gradient * np.asarray(multiplier, bucket.dtype)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hvdkit.adapters.base import Shard
-from hvdkit.checkpoint import Checkpoints, Saved
+from hvdkit.checkpoint import Checkpoints, Saved, manifest_sha256
 from hvdkit.comm import Comm, SoloComm, part_sizes
 from hvdkit.comm.threads import run_ranks
 from hvdkit.errors import HvdkitError
@@ -90,9 +90,26 @@ def test_the_ranks_shards_are_put_together(tmp_path: Path, ranks: int) -> None:
         np.testing.assert_array_equal(found["params/b"], np.ones(3))
 
 
+def test_a_run_that_comes_back_past_damaged_ones_keeps_its_own(tmp_path: Path) -> None:
+    save(tmp_path, 100, 200, 300)
+    save(tmp_path, 150, keep=1)
+    assert steps_in(tmp_path) == [150]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_saved(tmp_path: Path, value: float) -> None:
+    checkpoints = save(tmp_path, 10)
+    state = {"params/w": Shard.whole(np.array([1.0, value]))}
+    with pytest.raises(HvdkitError, match="params/w holds a value that is not finite"):
+        checkpoints.save(20, state, {})
+    saved = checkpoints.newest()
+    assert saved is not None
+    assert saved.step == 10
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3])
 def test_the_newest_are_kept(tmp_path: Path, keep: int) -> None:
-    checkpoints = save(tmp_path, 10, 9, 100, 101, keep=keep)
+    checkpoints = save(tmp_path, 9, 10, 100, 101, keep=keep)
     assert steps_in(tmp_path) == [9, 10, 100, 101][-keep:]
     assert_holds(checkpoints.newest(), 101)
 
@@ -103,6 +120,14 @@ def state_file(folder: Path) -> Path:
 
 
 def rewrite_manifest(folder: Path, **changed: object) -> None:
+    """Change some of a manifest as one who means to, with its digest."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps(manifest | {"sha256": manifest_sha256(manifest)}))
+
+
+def edit_manifest(folder: Path, **changed: object) -> None:
+    """Change some of a manifest as an accident does."""
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
@@ -126,6 +151,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "manifest truncated": lambda folder: cut(folder / "manifest.json"),
     "manifest of another kind": lambda folder: (folder / "manifest.json").write_text("[1]"),
     "manifest not text": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe\x00"),
+    "manifest edited": lambda folder: edit_manifest(folder, seed=8),
     "another format": lambda folder: rewrite_manifest(folder, format_version=99),
     "no step": lambda folder: rewrite_manifest(folder, step=None),
     "no files": lambda folder: rewrite_manifest(folder, files=None),

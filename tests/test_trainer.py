@@ -269,6 +269,13 @@ def test_a_run_over_other_data_is_not_resumed(tmp_path: Path, changed: dict, nam
         trainer(folder=tmp_path, resume=True, **options).fit()
 
 
+def test_a_run_is_not_resumed_past_its_end(tmp_path: Path) -> None:
+    trainer(folder=tmp_path, num_steps=6).fit()
+    with pytest.raises(HvdkitError, match="past the end of this run, which is 4 steps long"):
+        trainer(folder=tmp_path, num_steps=4, resume=True).fit()
+    assert (tmp_path / "summary.json").exists()
+
+
 def test_a_run_of_another_optimizer_is_not_resumed(tmp_path: Path) -> None:
     from hvdkit.optimizers import Adam
 

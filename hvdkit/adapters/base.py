@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from hvdkit.comm import Comm
+from hvdkit.comm.agreement import require_equal
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import Bucket
 from hvdkit.optimizers import Optimizer
@@ -107,6 +108,12 @@ class Adapter(ABC):
         self._seed, self._reference_count = seed, reference_count
         self.build(example)
         params = self.parameters()
+        # Before the broadcast, in which ranks of different models would wait for ever.
+        require_equal(
+            self.comm,
+            {f"parameter {p.spec.name}": (p.spec.shape, p.spec.dtype) for p in params},
+            "ranks do not agree at the start",
+        )
         self._write_initial_weights(params, seed)
         self.strategy.setup(params, self.comm, self.ops, plan=plan)
         self._totals = self.ops.variable(np.zeros(2), "float64")  # loss sum, count
@@ -144,10 +151,12 @@ class Adapter(ABC):
         self, microbatches: Sequence[Mapping[str, Tensor]], local: Tensor, scalars: Mapping
     ) -> Tensor:
         """One update, over tensors; returns the summed (count, flag) of all ranks."""
-        pending = self.comm.allreduce(local, name="step.count")
+        losses: list[Tensor] = []
+        # A copy, because a collective may work in place.
+        pending = self.comm.allreduce(self.ops.concat([local]), name="step.count")
         for i, batch in enumerate(microbatches):
-            loss, count = self.backward(batch, last=i == len(microbatches) - 1)
-            self._add_to_totals(loss, count)
+            losses.append(self.backward(batch, last=i == len(microbatches) - 1))
+        self._add_to_totals(sum(losses[1:], losses[0]), local[0])
         agreed = pending.wait()
         multiplier = self._reference_count / agreed[0]
         if self.clip_norm is None:
@@ -198,8 +207,8 @@ class Adapter(ABC):
         """Run `step_body` on NumPy input."""
 
     @abstractmethod
-    def backward(self, batch: Mapping[str, Tensor], *, last: bool) -> tuple[Tensor, Tensor]:
-        """Add the gradient of sum(loss) / reference count; return (loss sum, count).
+    def backward(self, batch: Mapping[str, Tensor], *, last: bool) -> Tensor:
+        """Add the gradient of sum(loss) / reference count; return sum(loss).
 
         With `last`, hand every bucket to the strategy as soon as it is complete.
         """
@@ -271,14 +280,13 @@ class Adapter(ABC):
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over a saved state. Raises `HvdkitError` if it is another model's."""
-        expected = {name: array.shape for name, array in self._arrays().items()}
-        given = {name: array.shape for name, array in arrays.items()}
+        expected = {name: _words(array) for name, array in self._arrays().items()}
+        given = {name: _words(array) for name, array in arrays.items()}
         for name in sorted(expected.keys() | given.keys()):
             if expected.get(name) != given.get(name):
                 raise HvdkitError(
                     f"the checkpoint is of another model or optimizer: {name} is "
-                    f"{_shape_words(given.get(name))} there and "
-                    f"{_shape_words(expected.get(name))} here"
+                    f"{given.get(name, 'absent')} there and {expected.get(name, 'absent')} here"
                 )
         own = {k: v for k, v in arrays.items() if not k.startswith("strategy/")}
         self.write_parameters(own)
@@ -302,5 +310,11 @@ class Adapter(ABC):
         """Give the model back to its owner as an ordinary one."""
 
 
-def _shape_words(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else f"of shape {list(shape)}"
+def stream_words(seed: int, step: int, rank: int, generator: int = 0) -> np.ndarray:
+    """Two 32-bit words that begin a generator's stream for one rank's step: the same on a
+    resume, different everywhere else."""
+    return np.random.SeedSequence([seed, step, rank, generator]).generate_state(2)
+
+
+def _words(array: np.ndarray) -> str:
+    return f"{array.dtype} of shape {list(array.shape)}"

@@ -6,6 +6,7 @@ its collectives are called. Imports comm and launch only.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,23 @@ class HorovodComm(Comm):
                 "would train alone. Horovod was built for another MPI than the one that "
                 "launched it; `hvdkit doctor` names both"
             )
+        self._check_knobs()
         self._ops = {"sum": hvd.Sum, "min": hvd.Min, "max": hvd.Max}
         self._process_sets: dict[tuple[int, ...], Any] = {}
+
+    def _check_knobs(self) -> None:
+        """Refuse what a launcher's flag asks for and this build, or hvdkit, cannot give."""
+        for name in ("HOROVOD_HIERARCHICAL_ALLREDUCE", "HOROVOD_TORUS_ALLREDUCE"):
+            if os.environ.get(name, "0") != "0" and not self._hvd.nccl_built():
+                raise HvdkitError(
+                    f"{name} is set, but this Horovod was built without NCCL and would ignore "
+                    "it: drop the launcher's flag"
+                )
+        if os.environ.get("HOROVOD_AUTOTUNE", "0") != "0":
+            raise HvdkitError(
+                "HOROVOD_AUTOTUNE is set: it changes how tensors are fused while a run goes on, "
+                "so equal runs would differ. Drop the launcher's flag"
+            )
 
     def _set(self, group: Group | None) -> Any:
         return group.token if group else self._hvd.global_process_set

@@ -35,3 +35,6 @@ class Callback:
 
     def on_end(self, trainer: Trainer, summary: Summary) -> None:
         """The run completed or was interrupted (not: failed)."""
+
+    def close(self) -> None:
+        """The run is over, however it ended: give back files and the terminal."""

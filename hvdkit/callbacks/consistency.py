@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from hvdkit.adapters import versions
 from hvdkit.callbacks.base import Callback
-from hvdkit.errors import HvdkitError
+from hvdkit.comm.agreement import require_equal
 
 if TYPE_CHECKING:
     from hvdkit.trainer import Trainer
 
 
 class Agreement(Callback):
-    """Before the first step, compare world size, data, versions, parameters and weights.
+    """Before the first step, compare world size, data, versions and initial weights.
 
     `facts` is what else must be equal on all ranks, such as every value of a config.
     """
@@ -33,13 +33,9 @@ class Agreement(Callback):
             "number of steps": trainer.num_steps,
             "first step": trainer.step,
             **_data_facts(trainer),
-            **{
-                f"parameter {p.spec.name}": (p.spec.shape, p.spec.dtype)
-                for p in adapter.parameters()
-            },
             "the digest of the initial weights": adapter.weights_sha256(),
         }
-        _compare(trainer.comm.all_gather_object(mine), "ranks do not agree at the start")
+        require_equal(trainer.comm, mine, "ranks do not agree at the start")
 
 
 class WeightDigest(Callback):
@@ -61,8 +57,9 @@ class WeightDigest(Callback):
         self._check(trainer)
 
     def _check(self, trainer):
-        digests = trainer.comm.all_gather_object({"the digest": trainer.adapter.weights_sha256()})
-        _compare(digests, f"ranks hold different weights after step {trainer.step}")
+        digest = {"the digest": trainer.adapter.weights_sha256()}
+        problem = f"ranks hold different weights after step {trainer.step}"
+        require_equal(trainer.comm, digest, problem)
 
 
 def _data_facts(trainer: Trainer) -> dict[str, int]:
@@ -70,16 +67,3 @@ def _data_facts(trainer: Trainer) -> dict[str, int]:
     if trainer.eval_data:
         facts["number of evaluation records"] = len(trainer.eval_data.source)
     return facts
-
-
-def _compare(ranks: list[dict[str, Any]], problem: str) -> None:
-    """Raise `HvdkitError` naming the first fact that differs, and by which rank."""
-    first = ranks[0]
-    for rank, other in enumerate(ranks[1:], start=1):
-        for name in [*first, *(key for key in other if key not in first)]:
-            mine, theirs = first.get(name, "absent"), other.get(name, "absent")
-            if mine != theirs:
-                raise HvdkitError(
-                    f"{problem}: {name} is {mine} on rank 0 and {theirs} on rank {rank}. "
-                    "All ranks must run the same code, config and data"
-                )

@@ -51,9 +51,12 @@ class Log(Callback):
             _log.info("test %s %.4f", name, value)
         where = f", in {trainer.folder.path}" if trainer.folder else ""
         _log.info("%s at step %d%s", summary.status, summary.steps, where)
+
+    def close(self):
         if self._file:
             logging.getLogger("hvdkit").removeHandler(self._file)
             self._file.close()
+            self._file = None
 
 
 def line(record: dict, num_steps: int) -> str:

@@ -49,11 +49,7 @@ class Progress(Callback):
             text = f"loss {record['train/loss']:.4f}  {record['samples_per_second']:,.0f}/s"
             self._bar.update(self._task, description=text)
 
-    def on_end(self, trainer, summary):
-        self.close()
-
     def close(self):
-        """Give the terminal back."""
         if self._bar:
             self._bar.stop()
             self._bar = None

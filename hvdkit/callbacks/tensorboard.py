@@ -41,9 +41,10 @@ class TensorBoard(Callback):
         ]
         self._write(wall_time=record["time"], step=record["step"], summary=Summary(value=values))
 
-    def on_end(self, trainer, summary):
+    def close(self):
         if self._file:
             self._writer.close()
+            self._file = None
 
     def _write(self, **event):
         from tensorboard.compat.proto.event_pb2 import Event

@@ -44,7 +44,7 @@ class TrainData:
         if len(source) == 0:
             raise HvdkitError("the training data is empty")
         self.source, self.task, self.batch_size = source, task, batch_size
-        self.accumulate, self.prefetch = accumulate, prefetch
+        self.shuffle, self.accumulate, self.prefetch = shuffle, accumulate, prefetch
         self._order = Order(len(source), seed=seed, shuffle=shuffle)
 
     def samples_in(self, epochs: float) -> int:

@@ -3,7 +3,7 @@
 A bucket is one contiguous buffer that is reduced in one collective. Buckets are filled in the
 reverse of the model's order, because the backward pass finishes the last layers first: the
 first bucket can leave while the pass is still under way (Li et al., "PyTorch Distributed",
-VLDB 2020, section 3.2.3). Imports the standard library only.
+VLDB 2020, section 3.2.3).
 """
 
 from __future__ import annotations

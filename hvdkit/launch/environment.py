@@ -1,14 +1,15 @@
 """What the launcher says about this process, and the settings Horovod and MPI read.
 
 Both live in environment variables, so all of this works before anything is imported.
-Imports the standard library only.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from hvdkit.errors import HvdkitError
 from hvdkit.schema import at_least, positive
@@ -51,8 +52,15 @@ def default_threads(local_size: int, cores: int | None = None) -> int:
 
 
 def available_cores() -> int:
-    """Cores this process may run on (a container's or Slurm's mask included)."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may use: its affinity, and the quota of its container if smaller."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        if quota != "max":
+            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,10 @@ class HorovodSettings:
     cycle_time_ms: float | None = positive(default=None)
     cache_capacity: int | None = at_least(0, default=None)
     timeline: str | None = None
+
+    def given(self) -> list[str]:
+        """The knobs that were set by someone."""
+        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
 
     def variables(self) -> dict[str, str]:
         """The environment variables that say this."""
@@ -83,9 +95,16 @@ class HorovodSettings:
 def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
     """Put the settings where Horovod and Open MPI look; call it before Horovod starts.
 
-    Raises `HvdkitError` if a launcher's flag set one of them to something else: one of the
-    two would be ignored in silence.
+    Raises `HvdkitError` if one would be ignored in silence: because a launcher's flag set it
+    to something else, or because one worker does not use Horovod at all.
     """
+    if job.size == 1:
+        if settings.given():
+            raise HvdkitError(
+                f"comm.horovod.{settings.given()[0]} does nothing with one worker, which does "
+                "not use Horovod: start more with horovodrun -np N, or leave it out"
+            )
+        return
     variables = settings.variables()
     for name, value in variables.items():
         given = os.environ.get(name)

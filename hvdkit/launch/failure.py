@@ -1,7 +1,4 @@
-"""How a rank's error ends the whole job: one message, a status, nothing left running.
-
-Imports the standard library, `errors` and `run_folder` only.
-"""
+"""How a rank's error ends the whole job: one message, a status, nothing left running."""
 
 from __future__ import annotations
 
@@ -15,21 +12,30 @@ from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import Job
 
 # Ranks other than 0 hold their tongue this long, so that rank 0 can speak first for all.
-_RANK_ZERO_FIRST = 1.0
+_RANK_ZERO_FIRST = 2.5
 _PACKAGE = str(Path(__file__).parent.parent)
 
 
 def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> None:
-    """Say what went wrong, and leave the process at once with status 1. Does not return.
+    """Say what went wrong, and leave the process at once. Does not return.
 
     A mistake of the user's is every rank's mistake, and rank 0 says it alone. Any other error
-    is this rank's own: it names itself, and the traceback goes to the run's folder.
+    is this rank's own: it names itself, and the traceback goes to the run's folder. The status
+    is 1, or 130 after Ctrl-C.
     """
+    status = 1
     if isinstance(error, HvdkitError):
         if job.rank == 0:
             _say(f"error: {error}")
         else:
+            # Rank 0 made the same mistake, says so and thereby ends the job; where this
+            # process lives on after that time, the mistake was its alone.
             time.sleep(_RANK_ZERO_FIRST)
+            _say(f"error: rank {job.rank}: {error}")
+    elif isinstance(error, KeyboardInterrupt):
+        if job.rank == 0:
+            _say("interrupted")
+        status = 130
     elif lost_a_rank(error):
         # Another rank is gone; it has said why. This one only leaves.
         time.sleep(_RANK_ZERO_FIRST)
@@ -39,7 +45,7 @@ def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> No
     # a launcher takes this status as the signal to end the other ranks.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(status)
 
 
 def _say(text: str) -> None:

@@ -42,6 +42,8 @@ class Optimizer(ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The new values of a piece of parameters and of its slots.
 
+        `param` and `slots` may be overwritten on the way (`Ops.add_scaled`), `grad` may not.
+
         `decay` is the weight decay of each element: `weight_decay` for matrices and kernels,
         0 for biases and norms (Goyal et al. 2017, section 5.1), which have one dimension.
         """

@@ -6,6 +6,8 @@ Sergeev & Del Balso, "Horovod: fast and easy distributed deep learning in Tensor
 
 from __future__ import annotations
 
+from typing import Any
+
 from hvdkit.comm import Handle
 from hvdkit.gradients.buckets import Bucket
 from hvdkit.gradients.compression import Compression, NoCompression
@@ -20,6 +22,9 @@ class AllReduce(Strategy):
         super().__init__(bucket_mb=bucket_mb)
         self.compression = compression
         self._under_way: dict[int, Handle] = {}
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "compression": type(self.compression).__name__}
 
     def bucket_ready(self, bucket: Bucket, flat: Tensor) -> None:
         self._under_way[bucket.index] = self.compression.reduce(

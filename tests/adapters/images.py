@@ -48,7 +48,7 @@ def adapter(framework: str, model: Any, *, bucket_mb: float = 4.0, **options: An
         task = Classification(layout="nhwc")
     strategy = AllReduce(compression=NoCompression(), bucket_mb=bucket_mb)
     result: Adapter = made(
-        model=model, task=task, comm=SoloComm(), strategy=strategy, **{**chosen, **options}
+        model=model, task=task, strategy=strategy, **{"comm": SoloComm(), **chosen, **options}
     )
     data = train_data(task)
     result.setup(seed=0, reference_count=data.usual_count(), example=data.example())

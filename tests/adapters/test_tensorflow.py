@@ -203,3 +203,21 @@ def test_nothing_to_train_is_refused() -> None:
     model.trainable = False
     with pytest.raises(HvdkitError, match="no trainable variable"):
         adapter("tensorflow", model)
+
+
+def test_random_layers_draw_apart_and_the_same_again_at_the_same_step() -> None:
+    class TwoMasks(Shared):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drops = [keras.layers.Dropout(0.5) for _ in range(2)]
+
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            for drop in self.drops:
+                drop(x, training=training)
+            return super().call(x)
+
+    mine: Any = adapter("tensorflow", TwoMasks())
+    streams = [tuple(row) for step in (0, 1, 2, 1) for row in mine._streams(step)]
+    assert len(streams) == 8
+    assert len(set(streams)) == 6
+    assert streams[2:4] == streams[6:8]

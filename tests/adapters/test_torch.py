@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from hvdkit.comm import Done, Handle, SoloComm
 from hvdkit.errors import HvdkitError
 from hvdkit.optimizers import SGD, Adam
 from tests.adapters.images import CLASSES, SHAPE, adapter, arrays, loss, train, train_data
@@ -108,6 +109,42 @@ def test_training_is_plain_torchs(kind: str, bucket_mb: float) -> None:
     expected = dict(theirs.named_parameters())
     for name, value in ours.named_parameters():
         torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11)
+
+
+class Doubling(SoloComm):
+    """Reduces in place, as Horovod does: every sum is twice what came in."""
+
+    def allreduce(self, x: Any, *, name: str, op: Any = "sum", group: Any = None) -> Handle:
+        return Done(x.mul_(2) if name.startswith("bucket") else x)
+
+
+class Sharing(nn.Module):
+    """Parameters whose gradients are views of memory that autograd uses elsewhere, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.head = nn.Linear(PIXELS, 6), nn.Linear(6, 3)
+        self.place = nn.Parameter(torch.zeros(6))
+        self.a, self.b = nn.Parameter(torch.ones(6)), nn.Parameter(torch.ones(2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = self.enter(x.flatten(1)).sum(0, keepdim=True) + self.place.unsqueeze(0)
+        return self.head(torch.tanh(one + (self.a.view(-1) + self.b.view(-1)))).expand(len(x), 3)
+
+
+def test_a_gradient_that_shares_its_memory_is_not_reduced_in_place() -> None:
+    torch.manual_seed(0)
+    ours = Sharing().double()
+    theirs = copy.deepcopy(ours)
+    rule = SGD(lr=0.1, momentum=0.0)
+    mine = adapter("torch", ours, precision="fp64", optimizer=rule, bucket_mb=1e-6, comm=Doubling())
+    train(mine, stop=1)
+    ((batch,),) = train_data(mine.task).batches(start=0, stop=1, replica=(0, 1))
+    outputs = theirs(torch.from_numpy(batch["image"]).double())
+    nn.functional.cross_entropy(outputs, torch.from_numpy(batch["label"])).backward()
+    for mine_now, before in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert before.grad is not None
+        torch.testing.assert_close(mine_now, before - 0.2 * before.grad)
 
 
 @pytest.mark.parametrize("accumulate", [3, 8])

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.adapters.base import Adapter
-from hvdkit.adapters.tensorflow.layout import Place, places
+from hvdkit.adapters.base import Adapter, stream_words
+from hvdkit.adapters.tensorflow.layout import Place, places, random_states
 from hvdkit.adapters.tensorflow.ops import TensorFlowOps
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import ParamSpec
@@ -43,11 +43,7 @@ class TensorFlowAdapter(Adapter):
         self.model(*self.task.inputs(self._tensors(example)), training=False)
         self._check_dtype()
         self._places = places(self.model)
-        self._seeds = [
-            generator.state
-            for layer in self.model._flatten_layers()
-            for generator in getattr(layer, "_seed_generators", [])
-        ]
+        self._seeds = random_states(self.model)
         self._evaluate = tf.function(self._metrics, autograph=False, reduce_retracing=True)
 
     def _check_dtype(self):
@@ -62,12 +58,10 @@ class TensorFlowAdapter(Adapter):
         trained = {id(v) for v in self.model.trainable_variables}
         if not trained:
             raise HvdkitError("the model has no trainable variable: is layer.trainable False?")
-        seeds = {id(v) for v in self._seeds}
         ordered = sorted(self._places, key=lambda place: id(place.variable) not in trained)
         return [
             Parameter(_spec(place), place.variable.value, id(place.variable) in trained)
             for place in ordered
-            if id(place.variable) not in seeds
         ]
 
     def allocate(self):
@@ -93,13 +87,20 @@ class TensorFlowAdapter(Adapter):
             [self._tensors(batch) for batch in microbatches],
             tf.constant(local),
             {name: tf.constant(value, tf.float64) for name, value in scalars.items()},
-            tf.constant([_seed_word(self._seed, self.comm.rank), step], tf.uint32),
+            tf.constant(self._streams(step), tf.uint32),
         ).numpy()
 
+    def _streams(self, step):
+        """What each of the model's random generators starts this step from."""
+        return np.array(
+            [stream_words(self._seed, step, self.comm.rank, i) for i in range(len(self._seeds))],
+            np.uint32,
+        ).reshape(-1, 2)
+
     def _compile(self, microbatches):
-        def step(batches, local, scalars, stream):
-            for state in self._seeds:
-                state.value.assign(tf.cast(stream, state.value.dtype))
+        def step(batches, local, scalars, streams):
+            for i, state in enumerate(self._seeds):
+                state.value.assign(tf.cast(streams[i], state.value.dtype))
             self._reduced: list[tf.Tensor] = []
             agreed = self.step_body(batches, local, scalars)
             with tf.control_dependencies(self._reduced):
@@ -120,7 +121,7 @@ class TensorFlowAdapter(Adapter):
                 [batch] * len(microbatches),
                 tf.TensorSpec((2,), tf.float64),
                 {name: tf.TensorSpec((), tf.float64) for name in names},
-                tf.TensorSpec((2,), tf.uint32),
+                tf.TensorSpec((len(self._seeds), 2), tf.uint32),
             ],
         )
 
@@ -139,7 +140,7 @@ class TensorFlowAdapter(Adapter):
             for bucket in self.strategy.buckets:
                 self.strategy.bucket_ready(bucket, self._flat(bucket))
             self._grads = {}
-        return loss, tf.reduce_sum(batch["weight"])
+        return loss
 
     def _accumulate(self, grads):
         before = self._grads
@@ -231,8 +232,3 @@ class TensorFlowAdapter(Adapter):
 
 def _spec(place: Place) -> ParamSpec:
     return ParamSpec(place.name, place.shape, keras.backend.standardize_dtype(place.variable.dtype))
-
-
-def _seed_word(seed: int, rank: int) -> int:
-    """One 32-bit word for a rank's random stream; the step is the other."""
-    return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])

@@ -46,8 +46,17 @@ class Place:
         return array if self.axes is None else np.transpose(array, np.argsort(self.axes))
 
 
+def random_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of a model's random generators (of dropout, say), layer by layer."""
+    return [
+        generator.state
+        for layer in model._flatten_layers()
+        for generator in getattr(layer, "_seed_generators", [])
+    ]
+
+
 def places(model: keras.Model) -> list[Place]:
-    """Every variable of a built model, in its own order, one place each.
+    """Every variable of a built model but its random states, in its own order, one place each.
 
     Raises `HvdkitError` if two variables come by the same canonical name: they would overwrite
     each other in a checkpoint.
@@ -57,7 +66,9 @@ def places(model: keras.Model) -> list[Place]:
         for layer in model._flatten_layers()
         for variable in layer._trainable_variables + layer._non_trainable_variables
     }
-    found = [_place(variable, owners.get(id(variable))) for variable in model.variables]
+    random = {id(state) for state in random_states(model)}
+    kept = [variable for variable in model.variables if id(variable) not in random]
+    found = [_place(variable, owners.get(id(variable))) for variable in kept]
     names = [place.name for place in found]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:

@@ -1,7 +1,8 @@
 """A `torch.nn.Module` taking steps: flat buffers, and buckets that leave during backward.
 
-Parameters of a bucket are views into one buffer, their gradients views into another, which
-the collective works on in place: nothing is copied for it. The optimizer runs over the
+Parameters of a bucket are views into one buffer. When the last of its gradients is there they
+are copied into another and become views into it, and the collective works on that in place;
+a parameter that fills a bucket by itself is not even copied. The optimizer runs over the
 buffers in cache-sized pieces.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvdkit.adapters.base import Adapter
+from hvdkit.adapters.base import Adapter, stream_words
 from hvdkit.adapters.torch.ops import TorchOps
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import Bucket, ParamSpec
@@ -47,7 +48,7 @@ class _Buffers:
     def gather(self) -> torch.Tensor:
         """The bucket's gradients in one buffer, with each `grad` a view into it."""
         grads = [param.grad for param in self.params]
-        if len(grads) == 1 and grads[0].is_contiguous() and self.bucket.size == grads[0].numel():
+        if len(grads) == 1 and self.bucket.size == grads[0].numel() and _is_alone(grads[0]):
             return grads[0].view(-1)  # autograd's own tensor is the buffer
         torch._foreach_copy_(self.grad_views, grads)
         for param, view in zip(self.params, self.grad_views, strict=True):
@@ -156,7 +157,7 @@ class TorchAdapter(Adapter):
     def _seed_step(self, step):
         # Not torch.manual_seed: without a GPU it formats a traceback for a later one, at
         # every call.
-        stream = _stream(self._seed, step, self.comm.rank)
+        stream = int.from_bytes(stream_words(self._seed, step, self.comm.rank).tobytes(), "little")
         torch.default_generator.manual_seed(stream)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(stream)
@@ -164,7 +165,6 @@ class TorchAdapter(Adapter):
     def backward(self, batch, *, last):
         outputs = self.model(*self.task.inputs(batch))
         loss = self.task.losses(self.ops, outputs, batch).sum()
-        count = batch["weight"].sum()
         if last:
             self._launching = True
             for buffers in self._buffers:
@@ -173,7 +173,7 @@ class TorchAdapter(Adapter):
         if last:
             self._launching = False
             self._launch_rest()
-        return loss.detach(), count
+        return loss.detach()
 
     def _hook(self, buffers):
         def arrived(_param):
@@ -289,11 +289,20 @@ def _view(flat, bucket, i):
     return flat[start : start + spec.numel].view(spec.shape)
 
 
+def _is_alone(grad):
+    """Whether nothing else sees the memory of a gradient that autograd has handed over.
+
+    It may be a view of what the backward pass still needs, or another parameter's gradient as
+    well (of `a + b`, say): then it must not be reduced in place. Without torch's private count
+    of a storage's users nothing is known, and the answer is no.
+    """
+    count = getattr(torch._C, "_storage_Use_Count", None)
+    if count is None or not grad.is_contiguous():
+        return False
+    storage = grad.untyped_storage()  # the gradient itself and this name are two users
+    return count(storage._cdata) == 2 and storage.nbytes() == grad.nbytes
+
+
 def _store(place, value):
     if value.data_ptr() != place.data_ptr():  # else the rule has put it there
         place.copy_(value)
-
-
-def _stream(seed: int, step: int, rank: int) -> int:
-    """A generator seed for one rank's step: the same on a resume, different elsewhere."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)

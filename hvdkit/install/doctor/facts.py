@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
 import os
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from hvdkit.install.survey import (
     take_survey,
 )
 from hvdkit.install.wheels import read_record
+from hvdkit.launch.environment import available_cores
 
 PROBE_SECONDS = 120
 # A doctor called from inside a job must not join it.
@@ -86,7 +86,7 @@ def gather(ranks: int | None = None) -> Facts:
         horovod=distribution_version("horovod"),
         record=read_record(),
         probes=probes,
-        cores=usable_cores(),
+        cores=available_cores(),
         ranks=ranks,
     )
 
@@ -160,15 +160,3 @@ def configured_keras_backend(env: dict[str, str]) -> str | None:
         return str(json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and the quota of its container if smaller."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        if quota != "max":
-            cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return cores
