@@ -106,6 +106,8 @@ def test_an_interrupted_build_leaves_nothing_behind(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
+        # A shell that runs its jobs in the background has them ignore Ctrl-C; a user's does not.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     assert process.stdout is not None
     seen = next((line for line in process.stdout if "Compiling Horovod ..." in line), None)
