@@ -29,7 +29,7 @@ from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.data import EvalData, TrainData
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import current_job
-from hvdkit.launch.failure import lost_a_rank
+from hvdkit.launch.failure import lost_a_rank, message_of
 from hvdkit.optimizers import Constant, Schedule
 from hvdkit.run_folder import RunFolder, Status, Summary
 
@@ -133,7 +133,7 @@ class Trainer:
         if lost_a_rank(error) and self.folder.has_summary():
             return
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        text = f"rank {self.comm.rank}: {type(error).__name__}: {error}"
+        text = f"rank {self.comm.rank}: {type(error).__name__}: {message_of(error)}"
         self.folder.write_summary(
             Summary(
                 status=status,

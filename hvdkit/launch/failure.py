@@ -60,11 +60,21 @@ def lost_a_rank(error: BaseException) -> bool:
     return "HorovodInternalError" in text or "Horovod has been shut down" in text
 
 
+def message_of(error: BaseException) -> str:
+    """An error's own words: TensorFlow's carry the stack of where a graph was traced."""
+    lines = str(error).splitlines()
+    if not any(line.startswith("Detected at node") for line in lines):
+        return str(error)
+    told = [line for line in lines if line and not line[0].isspace()]
+    told = [line for line in told if not line.startswith(("Graph execution", "Detected at node"))]
+    return " ".join(told) or str(error)
+
+
 def _describe(error: BaseException, job: Job, folder: Path | None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     where = f" ({own[-1].filename}:{own[-1].lineno} in {own[-1].name})" if own else ""
-    text = f"error: rank {job.rank} failed: {type(error).__name__}: {error}{where}"
+    text = f"error: rank {job.rank} failed: {type(error).__name__}: {message_of(error)}{where}"
     if folder and folder.is_dir():
         file = folder / f"error-rank-{job.rank}.txt"
         file.write_text("".join(traceback.format_exception(error)))
