@@ -1,17 +1,22 @@
 """A run's folder: what lies in it, how it is begun, gone on with, and summed up.
 
-Only rank 0 calls what writes. Imports the standard library only.
+Only rank 0 calls what writes.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from hvdkit.errors import HvdkitError
 
 Status = Literal["completed", "interrupted", "failed"]
 _log = logging.getLogger(__name__)
@@ -56,6 +61,23 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keep other jobs out of the folder meanwhile; a job that dies lets go of it.
+
+        Raises `HvdkitError` if one is in it: two would mix their files and checkpoints.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise HvdkitError(
+                    f"another run is writing to {self.path}: wait for it to end, or give this "
+                    "one its own folder with hydra.run.dir=..."
+                ) from None
+            yield
 
     def begin(self) -> None:
         """Make the folder ready for a new run: an earlier one's files move to previous/."""

@@ -16,7 +16,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,9 @@ class Trainer:
                 "slices: raise data.batch_size or use fewer workers"
             )
         try:
-            return self._fit()
+            with ExitStack() as held:
+                self._claim_folder(held)
+                return self._fit()
         except BaseException as error:
             self._note_failure(error)
             raise
@@ -124,6 +126,17 @@ class Trainer:
                 if stop:
                     break
         return self._finish()
+
+    def _claim_folder(self, held: ExitStack) -> None:
+        problem = None
+        if self.folder and self.comm.rank == 0:
+            try:
+                held.enter_context(self.folder.claim())
+            except (HvdkitError, OSError) as error:
+                problem = str(error)
+        problem = self.comm.broadcast_object(problem)
+        if problem:
+            raise HvdkitError(problem)
 
     def _note_failure(self, error: BaseException) -> None:
         """Leave a summary that says so, written by the rank that knows the cause."""

@@ -17,7 +17,7 @@ from hvdkit.comm.threads import run_ranks
 from hvdkit.data import ArraySource
 from hvdkit.errors import HvdkitError
 from hvdkit.optimizers import Cosine
-from hvdkit.run_folder import Summary
+from hvdkit.run_folder import RunFolder, Summary
 from hvdkit.trainer import Every, Trainer
 from tests.numpy_adapter import adapter, eval_data, records, train_data
 
@@ -267,6 +267,21 @@ def test_a_run_over_other_data_is_not_resumed(tmp_path: Path, changed: dict, nam
     options = {name: make() for name, make in changed.items()}
     with pytest.raises(HvdkitError, match=names):
         trainer(folder=tmp_path, resume=True, **options).fit()
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_two_runs_do_not_share_a_folder(tmp_path: Path, ranks: int) -> None:
+    trainer(folder=tmp_path, num_steps=4).fit()
+    before = (tmp_path / "summary.json").read_text()
+
+    def body(comm: Comm) -> None:
+        with pytest.raises(HvdkitError, match="another run is writing to"):
+            trainer(comm, folder=tmp_path, num_steps=4).fit()
+
+    with RunFolder(tmp_path).claim():
+        run_ranks(ranks, body)
+    assert (tmp_path / "summary.json").read_text() == before
+    trainer(folder=tmp_path, num_steps=4).fit()
 
 
 def test_a_run_is_not_resumed_past_its_end(tmp_path: Path) -> None:
