@@ -6,6 +6,7 @@ is imported or a process joined, and `build` is the only place where objects are
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -27,13 +28,14 @@ from hvdkit.callbacks import Agreement, Callback
 from hvdkit.comm import Comm
 from hvdkit.data import Dataset, EvalData, TrainData
 from hvdkit.errors import HvdkitError
-from hvdkit.launch.environment import current_job
+from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.options import SCHEMAS
 from hvdkit.run_folder import RunFolder, Summary
 from hvdkit.schema import check_node, nearest
 from hvdkit.trainer import Every, Trainer
 
+_KNOBS = tuple(field.name for field in dataclasses.fields(HorovodSettings))
 _CONF = "pkg://hvdkit.conf"
 _GROUPS = (
     "framework",
@@ -214,7 +216,7 @@ class Run:
             options.name,
             precision=self.config.trainer.precision,
             threads=options.threads,
-            horovod=build(self.config.comm.horovod),
+            horovod=HorovodSettings(**{name: self.config.comm[name] for name in _KNOBS}),
         )
         _print_logs(self.comm.rank)
         return self

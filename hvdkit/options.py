@@ -92,10 +92,11 @@ class AllReduceOptions:
     bucket_mb: float = positive()
 
 
-@dataclass(kw_only=True)
-class CommOptions:
+@dataclass(frozen=True, kw_only=True)
+class CommOptions(HorovodSettings):
+    """`comm`: our buckets, and Horovod's own knobs."""
+
     bucket_mb: float = positive()
-    horovod: dict[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -146,7 +147,6 @@ SCHEMAS: dict[str, type] = {
     "hvdkit.optimizers.Cosine": Cosine,
     "hvdkit.gradients.compression.NoCompression": NoCompression,
     "hvdkit.gradients.compression.FP16Compression": FP16Compression,
-    "hvdkit.launch.environment.HorovodSettings": HorovodSettings,
     "hvdkit.callbacks.Log": NoOptions,
     "hvdkit.callbacks.Progress": NoOptions,
     "hvdkit.callbacks.TensorBoard": NoOptions,

@@ -68,7 +68,7 @@ def test_values_that_do_not_go_together_are_refused(override, says):
         ("model.hidden=[8,0]", ["model.hidden=[8, 0] must be above 0"]),
         ("data=arrays", ["data.source.path has no value", "data.source.path=..."]),
         ("data.source.test_fraction=1.0", ["data.source.test_fraction=1.0 must be"]),
-        ("comm.horovod.cycle_time_ms=0", ["comm.horovod.cycle_time_ms=0 must be above 0"]),
+        ("comm.cycle_time_ms=0", ["comm.cycle_time_ms=0 must be above 0"]),
         ("schedule.scale_lr=cubic", ["schedule.scale_lr='cubic'", "none, linear, sqrt"]),
         ("framework.threads=0", ["framework.threads=0 must be at least 1"]),
         ("optimizer.lr=[1", ["optimizer.lr=[1 cannot be read"]),

@@ -101,7 +101,7 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
     if job.size == 1:
         if settings.given():
             raise HvdkitError(
-                f"comm.horovod.{settings.given()[0]} does nothing with one worker, which does "
+                f"comm.{settings.given()[0]} does nothing with one worker, which does "
                 "not use Horovod: start more with horovodrun -np N, or leave it out"
             )
         return

@@ -194,7 +194,7 @@ def test_horovods_timeline_is_written_where_the_config_says(recipe, tmp_path):
     job = recipe(
         tmp_path / "run",
         "debug=short",
-        f"comm.horovod.timeline={file}",
+        f"comm.timeline={file}",
         np=2,
     )
     assert job.wait() == 0, job.output

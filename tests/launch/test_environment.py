@@ -97,7 +97,7 @@ TWO = Job("mpi", 0, 2, 0, 2)
 
 
 def test_a_knob_that_one_worker_has_no_use_for_is_refused(environ: dict[str, str]) -> None:
-    with pytest.raises(HvdkitError, match=r"comm\.horovod\.timeline does nothing with one worker"):
+    with pytest.raises(HvdkitError, match=r"comm\.timeline does nothing with one worker"):
         export(HorovodSettings(timeline="trace.json"), Job(), threads=1)
 
 
