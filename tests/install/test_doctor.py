@@ -49,6 +49,7 @@ def empty_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.launch  # starts every probe: MPI, Horovod, both frameworks
 def test_this_environment_is_found_fit_to_train() -> None:
     done = doctor(sys.executable, "--json", "-np", "2")
     report = json.loads(done.stdout)
@@ -110,6 +111,7 @@ def test_nothing_is_cut_off_at_any_width(facts: Facts, width: int) -> None:
         assert "".join(check.remedy.split()) in shown
 
 
+@pytest.mark.launch  # starts every probe: MPI, Horovod, both frameworks
 def test_nothing_of_the_probes_reaches_the_json_output() -> None:
     done = doctor(sys.executable, "--json")
     assert done.stdout.startswith("{")
