@@ -69,7 +69,8 @@ class RunFolder:
         Raises `HvdkitError` if one is in it: two would mix their files and checkpoints.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        lock = os.open(self.path, os.O_RDONLY)  # the folder itself: no file is left in it
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -78,6 +79,8 @@ class RunFolder:
                     "one its own folder with hydra.run.dir=..."
                 ) from None
             yield
+        finally:
+            os.close(lock)
 
     def begin(self) -> None:
         """Make the folder ready for a new run: an earlier one's files move to previous/."""
