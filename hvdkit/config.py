@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeVar, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,6 +35,8 @@ from hvdkit.run_folder import RunFolder, Summary
 from hvdkit.schema import check_node, nearest
 from hvdkit.trainer import Every, Trainer
 
+Workload = Literal["vision", "nlp", "recsys"]
+Data = TypeVar("Data", bound=Dataset)
 _KNOBS = tuple(field.name for field in dataclasses.fields(HorovodSettings))
 _CONF = "pkg://hvdkit.conf"
 _GROUPS = (
@@ -56,10 +58,17 @@ OmegaConf.register_new_resolver(
 )
 
 
-def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
-    """Make `body(config)` a program: Hydra's command line, one message for every mistake."""
+def recipe(workload: Workload) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make `body(config)` a program: Hydra's command line, one message for every mistake.
 
+    `workload` names the defaults (a file in `conf/`) and whose models may be chosen.
+    """
+    return functools.partial(_program, workload)
+
+
+def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable[[], None]:
     job = current_job()
+    _Place.workload = workload
 
     def guarded(config: DictConfig) -> None:
         # Errors are told here: Hydra would add a line of its own on every rank.
@@ -81,7 +90,7 @@ def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
                     "-m inside a running job would make every rank run the whole sweep: "
                     "start it without horovodrun"
                 )
-            hydra.main(version_base="1.3", config_path=_CONF, config_name="train")(guarded)()
+            hydra.main(version_base="1.3", config_path=_CONF, config_name=workload)(guarded)()
         except (HvdkitError, KeyboardInterrupt) as error:
             end_job(error, job)
         except Exception as error:  # the body's own never come this far
@@ -91,8 +100,9 @@ def recipe(body: Callable[[DictConfig], None]) -> Callable[[], None]:
 
 
 class _Place:
-    """Where this process's run writes, once that is known, for an error's traceback."""
+    """What this process runs, and where it writes once that is known: errors say so."""
 
+    workload: Workload = "vision"
     folder: Path | None = None
 
 
@@ -114,6 +124,16 @@ def check(config: DictConfig) -> None:
     trainer, data = plain["trainer"], plain["data"]
     _exactly_one("trainer", trainer, "num_steps", "num_epochs")
     _exactly_one("data", data, "batch_size", "batch_size_per_worker")
+
+
+def check_workload(config: DictConfig, workload: Workload) -> None:
+    """Raise `HvdkitError` if the model is one of ours, but for another recipe."""
+    target = str(config.model.get("_target_"))
+    if target.startswith("hvdkit.models.") and not target.startswith(f"hvdkit.models.{workload}."):
+        raise HvdkitError(
+            f"the model {target.rpartition('.')[2]} is not for this recipe: use "
+            f"recipes/{target.split('.')[2]}.py, or another model=NAME"
+        )
 
 
 def _check_group(where: str, node: dict[str, Any]) -> None:
@@ -166,7 +186,7 @@ def _default_config() -> DictConfig:
 
     GlobalHydra.instance().clear()
     with initialize_config_module("hvdkit.conf", version_base="1.3"):
-        return compose("train")
+        return compose(_Place.workload)
 
 
 def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -205,6 +225,7 @@ class Run:
 
     def __init__(self, config: DictConfig):
         check(config)
+        check_workload(config, _Place.workload)
         self.config = config
         self.folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
         self._check_batch(current_job().size)
@@ -238,6 +259,16 @@ class Run:
         """Samples an update, over all workers."""
         data = self.config.data
         return data.batch_size or data.batch_size_per_worker * self.comm.size
+
+    def dataset(self, kind: type[Data], **more: Any) -> Data:
+        """The configured dataset, which must be of this recipe's `kind`."""
+        dataset = build(self.config.data.source, **more)
+        if not isinstance(dataset, kind):
+            raise HvdkitError(
+                f"data.source gives a {type(dataset).__name__}, this recipe needs a "
+                f"{kind.__name__}: choose another data=NAME"
+            )
+        return dataset
 
     def adapter(self, model: Any, task: Any) -> Adapter:
         """The chosen framework's adapter around a model of that framework."""

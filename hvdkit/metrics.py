@@ -1,32 +1,34 @@
-"""Sums and counts that add up over batches and ranks, with one reduction a log."""
+"""Sums that add up over batches and ranks, with one reduction a log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from hvdkit.comm import Comm
 from hvdkit.tensors import Ops
 
-Sums = Mapping[str, tuple[float, float]]
+Sums = Mapping[str, np.ndarray]
 
 
-def add(sums: Iterable[Sums], names: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """The total (sum, count) of each name; (0, 0) for one that no batch had."""
-    totals = dict.fromkeys(names, (0.0, 0.0))
-    for part in sums:
-        for name, (value, count) in part.items():
-            total, number = totals[name]
-            totals[name] = (total + value, number + count)
+def add(parts: Iterable[Sums]) -> dict[str, np.ndarray]:
+    """The total of each name's arrays, in float64; at least one part, each with all names."""
+    totals: dict[str, np.ndarray] = {}
+    for part in parts:
+        for name, value in part.items():
+            before = totals.get(name)
+            now = np.asarray(value, np.float64)
+            totals[name] = now if before is None else before + now
     return totals
 
 
-def mean_over_ranks(sums: Sums, comm: Comm, ops: Ops, *, name: str) -> dict[str, float]:
-    """Sum of sums over sum of counts, the same on every rank; NaN where nothing was counted."""
-    flat = np.array([number for key in sorted(sums) for number in sums[key]], np.float64)
-    total = ops.numpy(comm.allreduce(ops.array(flat), name=name).wait()).reshape(-1, 2)
-    return {
-        key: float(value / count) if count else float("nan")
-        for key, (value, count) in zip(sorted(sums), total, strict=True)
-    }
+def sum_over_ranks(sums: Sums, comm: Comm, ops: Ops, *, name: str) -> dict[str, np.ndarray]:
+    """Each array summed over the ranks, the same on every rank."""
+    keys = sorted(sums)
+    parts = [np.asarray(sums[key], np.float64) for key in keys]
+    flat = np.concatenate([part.reshape(-1) for part in parts])
+    total = ops.numpy(comm.allreduce(ops.array(flat), name=name).wait())
+    cuts = np.cumsum([part.size for part in parts])[:-1]
+    pieces = np.split(total, cuts)
+    return {key: x.reshape(p.shape) for key, x, p in zip(keys, pieces, parts, strict=True)}

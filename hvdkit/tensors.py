@@ -13,7 +13,7 @@ This module imports NumPy only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -43,14 +43,23 @@ class Ops(Protocol):
     def concat(self, parts: Sequence[Tensor]) -> Tensor:
         """Join along the first dimension."""
 
-    def sum(self, x: Tensor) -> Tensor:
-        """The sum of all elements, a scalar tensor."""
+    def sum(self, x: Tensor, axis: int | None = None) -> Tensor:
+        """The sum over one dimension, or of all elements (a scalar tensor)."""
 
     def sqrt(self, x: Tensor) -> Tensor: ...
 
-    def where(self, condition: Tensor, x: Tensor, y: Tensor) -> Tensor: ...
+    def exp(self, x: Tensor) -> Tensor: ...
 
-    def minimum(self, x: Tensor, y: Tensor) -> Tensor: ...
+    def log(self, x: Tensor) -> Tensor: ...
+
+    def where(self, condition: Tensor, x: Tensor, y: Tensor | float) -> Tensor: ...
+
+    def minimum(self, x: Tensor, y: Tensor | float) -> Tensor: ...
+
+    def maximum(self, x: Tensor, y: Tensor | float) -> Tensor: ...
+
+    def is_finite(self, x: Tensor) -> Tensor:
+        """Element by element: neither infinite nor NaN."""
 
     def add_scaled(
         self, x: Tensor, y: Tensor, factor: Tensor | float, *, out: Tensor | None = None
@@ -61,8 +70,33 @@ class Ops(Protocol):
     def argmax(self, x: Tensor) -> Tensor:
         """The index of the largest element along the last dimension."""
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Negative log-likelihood of integer `labels` (...) under `logits` (..., classes)."""
+    def take_last(self, x: Tensor, index: Tensor) -> Tensor:
+        """Element `index` (...) of the last dimension of `x` (..., n): shape (...)."""
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Negative log-likelihood of integer `labels` (...) under `logits` (..., classes).
+
+        With `smoothing` the target is mixed with the uniform distribution, weighing that much
+        (Szegedy et al. 2016, section 7). Half-precision logits are taken in fp32.
+        """
+
+    def binary_cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Negative log-likelihood of `labels` (0 or 1, as floats) under sigmoid(`logits`)."""
+
+    def histogram(self, index: Tensor, weights: Tensor, size: int) -> Tensor:
+        """The sum of `weights` (n,) for each value 0 .. size - 1 of the integer `index` (n,)."""
+
+    def sum_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row number of `rows` (n,) once, with the sum of its `values` (n, ...)."""
+
+    def take_rows(self, variable: Variable, rows: Tensor) -> Tensor:
+        """Rows of a variable, at a cost that does not depend on how many it has."""
+
+    def put_rows(self, variable: Variable, rows: Tensor, values: Tensor) -> None:
+        """Overwrite rows (each given once) of a variable, at the cost of those alone."""
+
+    def when(self, condition: Tensor, then: Callable[[], None]) -> None:
+        """Call `then`, which changes variables, if the scalar `condition` is true."""
 
     def variable(self, value: np.ndarray, dtype: str | None = None) -> Variable:
         """A tensor that keeps its value from step to step."""
@@ -98,11 +132,17 @@ class NumpyOps:
     def concat(self, parts):
         return np.concatenate(parts)
 
-    def sum(self, x):
-        return x.sum()
+    def sum(self, x, axis=None):
+        return x.sum(axis)
 
     def sqrt(self, x):
         return np.sqrt(x)
+
+    def exp(self, x):
+        return np.exp(x)
+
+    def log(self, x):
+        return np.log(x)
 
     def where(self, condition, x, y):
         return np.where(condition, x, y)
@@ -110,16 +150,52 @@ class NumpyOps:
     def minimum(self, x, y):
         return np.minimum(x, y)
 
+    def maximum(self, x, y):
+        return np.maximum(x, y)
+
+    def is_finite(self, x):
+        return np.isfinite(x)
+
     def add_scaled(self, x, y, factor, *, out=None):
         return x + y * factor
 
     def argmax(self, x):
         return x.argmax(-1)
 
-    def cross_entropy(self, logits, labels):
+    def take_last(self, x, index):
+        return np.take_along_axis(x, index[..., None], -1)[..., 0]
+
+    def cross_entropy(self, logits, labels, *, smoothing=0.0):
+        if logits.dtype == np.float16:
+            logits = logits.astype(np.float32)
         shifted = logits - logits.max(-1, keepdims=True)
         log_total = np.log(np.exp(shifted).sum(-1))
-        return log_total - np.take_along_axis(shifted, labels[..., None], -1)[..., 0]
+        likely = self.take_last(shifted, labels)
+        if smoothing:
+            likely = (1 - smoothing) * likely + smoothing * shifted.mean(-1)
+        return log_total - likely
+
+    def binary_cross_entropy(self, logits, labels):
+        return np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits)))
+
+    def histogram(self, index, weights, size):
+        return np.bincount(index, weights, size).astype(weights.dtype)
+
+    def sum_rows(self, rows, values):
+        unique, place = np.unique(rows, return_inverse=True)
+        total = np.zeros((len(unique), *values.shape[1:]), values.dtype)
+        np.add.at(total, place, values)
+        return unique, total
+
+    def take_rows(self, variable, rows):
+        return variable[rows]
+
+    def put_rows(self, variable, rows, values):
+        variable[rows] = values
+
+    def when(self, condition, then):
+        if condition:
+            then()
 
     def variable(self, value, dtype=None):
         return np.array(value, dtype=dtype)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hvdkit import metrics
 from hvdkit.adapters import versions
 from hvdkit.adapters.base import Adapter
@@ -310,11 +312,11 @@ class Trainer:
     # ---- what a step may be followed by ----------------------------------------------------
 
     def _log_training(self) -> None:
-        means = metrics.mean_over_ranks(
-            {"loss": self.adapter.totals}, self.comm, self.adapter.ops, name="log"
-        )
+        totals = {"loss and count": np.array(self.adapter.totals)}
+        total = metrics.sum_over_ranks(totals, self.comm, self.adapter.ops, name="log")
+        loss, count = total["loss and count"].tolist()
         self.adapter.totals = (0.0, 0.0)
-        self._train_loss = means["loss"]
+        self._train_loss = loss / count if count else math.nan
         if not math.isfinite(self._train_loss):
             self._fail_on_bad_loss()
         now, waited = time.perf_counter(), self.adapter.communication_seconds()
@@ -344,10 +346,9 @@ class Trainer:
         start = time.perf_counter()
         self.adapter.average_statistics()
         batches = self.eval_data.batches((self.comm.rank, self.comm.size))
-        sums = metrics.add(
-            (self.adapter.evaluate(batch) for batch in batches), self.adapter.task.metric_names
-        )
-        self._eval = metrics.mean_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
+        sums = metrics.add(self.adapter.evaluate(batch) for batch in batches)
+        totals = metrics.sum_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
+        self._eval = self.adapter.task.summarize(totals)
         if self.step != self._saved_step:  # else a run that was finished has told it already
             self._record({f"eval/{name}": value for name, value in self._eval.items()})
         self._leave_out_of_speed(start)

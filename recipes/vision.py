@@ -1,14 +1,17 @@
 """Image classification: horovodrun -np 2 python recipes/vision.py framework=tensorflow"""
 
 from hvdkit.config import Run, build, recipe
+from hvdkit.data import ImageDataset
 from hvdkit.tasks import Classification
 
 
-@recipe
+@recipe("vision")
 def main(config):
     with Run(config) as run:
-        dataset = build(config.data.source)
-        task = Classification(layout=config.framework.image_layout)
+        dataset = run.dataset(ImageDataset)
+        task = Classification(
+            layout=config.framework.image_layout, label_smoothing=config.trainer.label_smoothing
+        )
         model = build(
             config.model,
             input_shape=task.input_shape(dataset.image_shape),

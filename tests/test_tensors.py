@@ -34,6 +34,13 @@ def variable(change: Callable) -> Callable:
     return run
 
 
+def sum_rows(ops: Ops, x: Any, y: Any) -> Any:
+    """Rows come in any order: sorted here by summing them into a table."""
+    rows, values = ops.sum_rows(ops.argmax(x), y)
+    places = [ops.histogram(rows, values[:, i], 6) for i in range(y.shape[1])]
+    return ops.histogram(rows, ops.cast(rows, "float64"), 6), ops.concat(places)
+
+
 # Each over x, y: (rows, columns); labels are x's own largest column, so that they are in range.
 OPERATIONS: dict[str, Callable] = {
     "array": lambda ops, x, y: ops.array(ops.numpy(x), "float32"),
@@ -44,6 +51,30 @@ OPERATIONS: dict[str, Callable] = {
     "reshape": lambda ops, x, y: ops.reshape(x, (-1,)),
     "concat": lambda ops, x, y: ops.concat([x, y, x]),
     "sum": lambda ops, x, y: ops.sum(x),
+    "sum over columns": lambda ops, x, y: ops.sum(x, -1),
+    "exp": lambda ops, x, y: ops.exp(x / 10),
+    "log": lambda ops, x, y: ops.log(x * x + 1.0),
+    "is_finite": lambda ops, x, y: ops.cast(
+        ops.is_finite(ops.where(x > 0, x, ops.array(np.array(np.inf, ops.dtype(x))))), "int64"
+    ),
+    "maximum": lambda ops, x, y: ops.maximum(x, y),
+    "maximum with a number": lambda ops, x, y: ops.maximum(x, 0.5),
+    "take_last": lambda ops, x, y: ops.take_last(y, ops.argmax(x)),
+    "cross_entropy, smoothed": lambda ops, x, y: ops.cross_entropy(y, ops.argmax(x), smoothing=0.1),
+    "cross_entropy of half precision": lambda ops, x, y: ops.cross_entropy(
+        ops.cast(y, "float16"), ops.argmax(x)
+    ),
+    "binary_cross_entropy": lambda ops, x, y: ops.binary_cross_entropy(
+        y, ops.cast(x > 0, ops.dtype(x))
+    ),
+    "histogram": lambda ops, x, y: ops.histogram(ops.argmax(x), y[:, 0], 6),
+    "sum_rows, rows": lambda ops, x, y: sum_rows(ops, x, y)[0],
+    "sum_rows": lambda ops, x, y: sum_rows(ops, x, y)[1],
+    "take_rows": lambda ops, x, y: ops.take_rows(ops.variable(ops.numpy(y)), ops.argmax(x) * 0),
+    "put_rows": variable(
+        lambda ops, kept, y: ops.put_rows(kept, ops.argmax(y[:1]) * 0, y[:1] * 2.0)
+    ),
+    "when": variable(lambda ops, kept, y: ops.when(ops.sum(y) > 0, lambda: ops.assign(kept, y))),
     "sqrt": lambda ops, x, y: ops.sqrt(x * x),
     "where": lambda ops, x, y: ops.where(x < y, x, y * 2.0),
     "minimum": lambda ops, x, y: ops.minimum(x, y),

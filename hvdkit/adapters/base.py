@@ -26,7 +26,7 @@ from hvdkit.strategies import Parameter, Strategy
 from hvdkit.tensors import Ops, Tensor
 
 Batch = Mapping[str, np.ndarray]
-Sums = dict[str, tuple[float, float]]
+Sums = dict[str, np.ndarray]
 Precision = Literal["fp32", "fp64"]
 DTYPES = {"fp32": "float32", "fp64": "float64"}
 
@@ -34,19 +34,20 @@ DTYPES = {"fp32": "float32", "fp64": "float64"}
 class Task(Protocol):
     """What the adapter needs of a task; see `hvdkit.tasks`."""
 
-    metric_names: tuple[str, ...]
-
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The model's arguments."""
 
     def losses(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """The loss of each sample (or token), each times its weight."""
+        """The training loss of each sample (or token), each times its weight."""
 
     def metrics(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over the batch, by metric name; `count` is what they are divided by."""
+        """Sums over one evaluation batch: tensors of any shape that add up over batches."""
 
     def count(self, batch: Batch) -> float:
         """How many samples (or tokens) the batch's loss sum is over."""
+
+    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The metrics, by name, of the sums over all evaluation data."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> Sums:
-        """(sum, count) of each metric over one batch, without training."""
+        """The task's sums over one batch, without training."""
 
     @abstractmethod
     def communication_seconds(self) -> float:

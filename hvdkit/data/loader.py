@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from hvdkit.data.keys import position_keys
 from hvdkit.data.order import Order, slice_of
-from hvdkit.data.sources import Source, take
+from hvdkit.data.sources import Source, draw, take
 from hvdkit.errors import HvdkitError
 
 Batch = dict[str, np.ndarray]
@@ -45,6 +46,7 @@ class TrainData:
             raise HvdkitError("the training data is empty")
         self.source, self.task, self.batch_size = source, task, batch_size
         self.shuffle, self.accumulate, self.prefetch = shuffle, accumulate, prefetch
+        self.seed = seed
         self._order = Order(len(source), seed=seed, shuffle=shuffle)
 
     def samples_in(self, epochs: float) -> int:
@@ -93,7 +95,8 @@ class TrainData:
     def _batch(self, positions: range) -> Batch:
         # An empty slice still has to join every collective: one record stands in, weighing 0.
         indices = self._order[positions] if positions else np.zeros(1, np.int64)
-        return self.task.prepare(take(self.source, indices), valid=bool(positions))
+        keys = position_keys(self.seed, positions or range(1))
+        return self.task.prepare(draw(self.source, indices, keys), valid=bool(positions))
 
 
 class EvalData:
@@ -105,8 +108,11 @@ class EvalData:
         self.source, self.task, self.batch_size = source, task, batch_size
 
     def batches(self, replica: tuple[int, int]) -> Iterator[Batch]:
-        """This rank's part, `batch_size` records at a time (none if there are too few)."""
+        """This rank's part, `batch_size` records at a time; one that weighs nothing if there
+        are too few records for all ranks, so that this one's sums have the others' shapes."""
         mine = slice_of(0, len(self.source), *replica)
+        if not mine:
+            yield self.task.prepare(take(self.source, [0]), valid=False)
         for lo in range(mine.start, mine.stop, self.batch_size):
             indices = range(lo, min(lo + self.batch_size, mine.stop))
             yield self.task.prepare(take(self.source, indices), valid=True)

@@ -1,7 +1,9 @@
 """Where records come from. A source has a length and gives records as NumPy arrays by number.
 
-Your own is any object with `__len__` and `__getitem__(i) -> dict[str, array]`; one that also
-has `take(indices)` gives a whole batch at once, which is faster for arrays in memory.
+Your own is any object with `__len__` and `__getitem__(i) -> dict[str, array]`. Two more methods
+are taken where it has them: `take(indices)` gives a whole batch at once, which is faster for
+arrays in memory, and `draw(indices, keys)` the records to train on where these vary from epoch
+to epoch, each by its key alone (`hvdkit.data.keys`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from hvdkit.data.bad_records import BadRecords
 from hvdkit.errors import HvdkitError
 
 
@@ -26,12 +29,19 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Mapping[str, np.ndarray]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A training and an evaluation source, and the number of classes their labels name."""
+    """A training and an evaluation source, and what was left out of them."""
 
     train: Source
     evaluation: Source
+    bad_records: BadRecords | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataset(Dataset):
+    """Images with labels below `classes`."""
+
     classes: int
 
     @property
@@ -67,7 +77,14 @@ def take(source: Source, indices: Sequence[int] | np.ndarray) -> dict[str, np.nd
     return {name: np.stack([record[name] for record in records]) for name in records[0]}
 
 
-def digits(*, test_fraction: float) -> Dataset:
+def draw(source: Source, indices: np.ndarray, keys: np.ndarray) -> dict[str, np.ndarray]:
+    """Records `indices` to train on, stacked; those of a source that varies, by their `keys`."""
+    if hasattr(source, "draw"):
+        return source.draw(indices, keys)
+    return take(source, indices)
+
+
+def digits(*, test_fraction: float) -> ImageDataset:
     """The 1,797 scanned digits (8 x 8, grey) that scikit-learn ships (Alpaydin & Kaynak 1998).
 
     The same stratified split every time.
@@ -80,12 +97,14 @@ def digits(*, test_fraction: float) -> Dataset:
     x_train, x_test, y_train, y_test = train_test_split(
         images, labels.astype(np.int64), test_size=test_fraction, random_state=0, stratify=labels
     )
-    return Dataset(
-        ArraySource(image=x_train, label=y_train), ArraySource(image=x_test, label=y_test), 10
+    return ImageDataset(
+        train=ArraySource(image=x_train, label=y_train),
+        evaluation=ArraySource(image=x_test, label=y_test),
+        classes=10,
     )
 
 
-def arrays(*, path: str) -> Dataset:
+def arrays(*, path: str) -> ImageDataset:
     """An .npz file of x_train, y_train, x_test, y_test, as Keras publishes small image sets.
 
     Images are (N, height, width) or (N, height, width, channels); uint8 is scaled to [0, 1].
@@ -106,7 +125,7 @@ def arrays(*, path: str) -> Dataset:
         ArraySource(image=_images(columns[f"x_{part}"]), label=columns[f"y_{part}"].reshape(-1))
         for part in ("train", "test")
     )
-    return Dataset(train, evaluation, classes)
+    return ImageDataset(train=train, evaluation=evaluation, classes=classes)
 
 
 def _images(images: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hvdkit.tasks.base import means, record_weights
 from hvdkit.tensors import Ops, Tensor
 
 Layout = Literal["nchw", "nhwc"]
@@ -16,12 +17,11 @@ class Classification:
     """Records {"image": (height, width, channels), "label": ()} to logits over classes.
 
     `layout` is how the model wants a batch of images; sources always store channels last.
+    Bytes are taken as fractions of 255. `label_smoothing` is for the training loss alone.
     """
 
-    metric_names = ("loss", "accuracy")
-
-    def __init__(self, *, layout: Layout):
-        self.layout = layout
+    def __init__(self, *, layout: Layout, label_smoothing: float = 0.0):
+        self.layout, self.label_smoothing = layout, label_smoothing
 
     def input_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """What one image of (height, width, channels) is to the model."""
@@ -31,13 +31,14 @@ class Classification:
     def prepare(self, records: Mapping[str, np.ndarray], *, valid: bool) -> dict[str, np.ndarray]:
         """A batch for the model; one that is not `valid` stands in for an empty slice."""
         image = records["image"]
+        if image.dtype == np.uint8:
+            image = np.multiply(image, np.float32(1 / 255), dtype=np.float32)
         if self.layout == "nchw":
             image = np.moveaxis(image, -1, 1)
-        weight = np.full(len(image), float(valid), np.float32)
         return {
             "image": np.ascontiguousarray(image, np.float32),
             "label": records["label"].astype(np.int64),
-            "weight": weight,
+            "weight": record_weights(records, valid=valid),
         }
 
     def count(self, batch: Mapping[str, np.ndarray]) -> float:
@@ -47,12 +48,21 @@ class Classification:
         return (batch["image"],)
 
     def losses(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        return ops.cross_entropy(outputs, batch["label"]) * batch["weight"]
+        losses = ops.cross_entropy(outputs, batch["label"], smoothing=self.label_smoothing)
+        return losses * batch["weight"]
 
     def metrics(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        right = ops.cast(ops.argmax(outputs) == batch["label"], ops.dtype(batch["weight"]))
+        weight, label = batch["weight"], batch["label"]
+        dtype = ops.dtype(weight)
+        right = ops.cast(ops.argmax(outputs) == label, dtype)
+        better = ops.cast(outputs > ops.take_last(outputs, label)[..., None], dtype)
+        in_five = ops.cast(ops.sum(better, -1) < 5, dtype)
         return {
-            "loss": ops.sum(self.losses(ops, outputs, batch)),
-            "accuracy": ops.sum(right * batch["weight"]),
-            "count": ops.sum(batch["weight"]),
+            "loss": ops.sum(ops.cross_entropy(outputs, label) * weight),
+            "accuracy": ops.sum(right * weight),
+            "top5": ops.sum(in_five * weight),
+            "count": ops.sum(weight),
         }
+
+    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return means(sums)

@@ -174,9 +174,8 @@ class TensorFlowAdapter(Adapter):
                 slots[name].assign(new)
 
     def evaluate(self, batch):
-        sums = {name: float(value) for name, value in self._evaluate(self._tensors(batch)).items()}
-        count = sums.pop("count")
-        return {name: (value, count) for name, value in sums.items()}
+        sums = self._evaluate(self._tensors(batch))
+        return {name: value.numpy() for name, value in sums.items()}
 
     def _metrics(self, batch):
         outputs = self.model(*self.task.inputs(batch), training=False)

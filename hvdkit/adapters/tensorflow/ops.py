@@ -30,11 +30,17 @@ class TensorFlowOps:
     def concat(self, parts):
         return tf.concat(parts, 0)
 
-    def sum(self, x):
-        return tf.reduce_sum(x)
+    def sum(self, x, axis=None):
+        return tf.reduce_sum(x, axis)
 
     def sqrt(self, x):
         return tf.sqrt(x)
+
+    def exp(self, x):
+        return tf.exp(x)
+
+    def log(self, x):
+        return tf.math.log(x)
 
     def where(self, condition, x, y):
         return tf.where(condition, x, y)
@@ -42,14 +48,53 @@ class TensorFlowOps:
     def minimum(self, x, y):
         return tf.minimum(x, y)
 
+    def maximum(self, x, y):
+        return tf.maximum(x, y)
+
+    def is_finite(self, x):
+        return tf.math.is_finite(x)
+
     def add_scaled(self, x, y, factor, *, out=None):
         return x + y * factor
 
     def argmax(self, x):
         return tf.argmax(x, -1)
 
-    def cross_entropy(self, logits, labels):
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    def take_last(self, x, index):
+        return tf.gather(x, index, batch_dims=len(index.shape))
+
+    def cross_entropy(self, logits, labels, *, smoothing=0.0):
+        logits = _at_least_fp32(logits)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if smoothing:
+            likely = self.take_last(logits, labels) - tf.reduce_mean(logits, -1)
+            losses = losses + smoothing * likely
+        return losses
+
+    def binary_cross_entropy(self, logits, labels):
+        logits = _at_least_fp32(logits)
+        return tf.nn.sigmoid_cross_entropy_with_logits(labels, logits)
+
+    def histogram(self, index, weights, size):
+        index, weights = tf.reshape(index, (-1,)), tf.reshape(weights, (-1,))
+        return tf.math.unsorted_segment_sum(weights, index, size)
+
+    def sum_rows(self, rows, values):
+        unique, place = tf.unique(rows)
+        return unique, tf.math.unsorted_segment_sum(values, place, tf.size(unique))
+
+    def take_rows(self, variable, rows):
+        return tf.gather(variable, rows)
+
+    def put_rows(self, variable, rows, values):
+        variable.scatter_update(tf.IndexedSlices(values, rows))
+
+    def when(self, condition, then):
+        def branch():
+            then()
+            return tf.no_op()
+
+        tf.cond(condition, branch, tf.no_op)
 
     def variable(self, value, dtype=None):
         return tf.Variable(np.array(value, dtype=dtype), trainable=False)
@@ -62,3 +107,7 @@ class TensorFlowOps:
 
     def assign_add(self, variable, value):
         variable.assign_add(value)
+
+
+def _at_least_fp32(x):
+    return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x

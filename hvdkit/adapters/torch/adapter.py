@@ -223,10 +223,9 @@ class TorchAdapter(Adapter):
         self.model.eval()
         tensors = self._tensors(batch)
         outputs = self.model(*self.task.inputs(tensors))
-        sums = {k: float(v) for k, v in self.task.metrics(self.ops, outputs, tensors).items()}
         self.model.train()
-        count = sums.pop("count")
-        return {name: (value, count) for name, value in sums.items()}
+        sums = self.task.metrics(self.ops, outputs, tensors)
+        return {name: value.cpu().numpy() for name, value in sums.items()}
 
     @property
     def threads(self):

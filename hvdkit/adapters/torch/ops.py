@@ -34,11 +34,17 @@ class TorchOps:
     def concat(self, parts):
         return torch.cat(list(parts))
 
-    def sum(self, x):
-        return x.sum()
+    def sum(self, x, axis=None):
+        return x.sum() if axis is None else x.sum(axis)
 
     def sqrt(self, x):
         return torch.sqrt(x)
+
+    def exp(self, x):
+        return torch.exp(x)
+
+    def log(self, x):
+        return torch.log(x)
 
     def where(self, condition, x, y):
         return torch.where(condition, x, y)
@@ -46,17 +52,53 @@ class TorchOps:
     def minimum(self, x, y):
         return torch.clamp(x, max=y)
 
+    def maximum(self, x, y):
+        return torch.clamp(x, min=y)
+
+    def is_finite(self, x):
+        return torch.isfinite(x)
+
     def add_scaled(self, x, y, factor, *, out=None):
         return torch.add(x, y, alpha=factor, out=out)
 
     def argmax(self, x):
         return x.argmax(-1)
 
-    def cross_entropy(self, logits, labels):
+    def take_last(self, x, index):
+        return x.gather(-1, index.long().unsqueeze(-1)).squeeze(-1)
+
+    def cross_entropy(self, logits, labels, *, smoothing=0.0):
+        logits = logits.reshape(-1, logits.shape[-1])
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
         flat = functional.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), labels.reshape(-1).long(), reduction="none"
+            logits, labels.reshape(-1).long(), reduction="none", label_smoothing=smoothing
         )
         return flat.reshape(labels.shape)
+
+    def binary_cross_entropy(self, logits, labels):
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+    def histogram(self, index, weights, size):
+        return torch.bincount(index.reshape(-1), weights.reshape(-1), size)
+
+    def sum_rows(self, rows, values):
+        unique, place = torch.unique(rows, return_inverse=True)
+        total = values.new_zeros((len(unique), *values.shape[1:]))
+        return unique, total.index_add_(0, place, values)
+
+    def take_rows(self, variable, rows):
+        return variable.detach()[rows]
+
+    def put_rows(self, variable, rows, values):
+        with torch.no_grad():
+            variable.index_copy_(0, rows, values)
+
+    def when(self, condition, then):
+        if bool(condition):
+            then()
 
     def variable(self, value, dtype=None):
         return self.array(value, dtype)

@@ -1,15 +1,10 @@
-"""The dataclasses behind config nodes whose objects cannot be imported to be asked.
-
-Optimizers, schedules and compressions are their own schema. What imports a framework, or is
-no object at all, is described here; a test holds each of these against its constructor.
-"""
+"""What every run has: a framework, batches, a trainer, update rules, ways to work together."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from hvdkit.errors import HvdkitError
 from hvdkit.gradients.compression import FP16Compression, NoCompression
 from hvdkit.launch.environment import HorovodSettings
 from hvdkit.optimizers import SGD, Adam, Constant, Cosine
@@ -47,44 +42,7 @@ class DataOptions:
     eval_batch_size: int = at_least(1)
     shuffle: bool
     prefetch: int = at_least(0)
-
-
-@dataclass(kw_only=True)
-class DigitsOptions:
-    test_fraction: float = between(0.0, 1.0)
-
-
-@dataclass(kw_only=True)
-class ArraysOptions:
-    path: str
-
-
-@dataclass(kw_only=True)
-class MLPOptions:
-    hidden: list[int] = positive()
-
-
-@dataclass(kw_only=True)
-class ResNetOptions:
-    widths: list[int] = positive()
-    blocks: list[int] = positive()
-    norm_kind: str = choice("group", "batch")
-    norm_groups: int = at_least(1)
-
-    @staticmethod
-    def check_together(node: dict[str, Any], where: str) -> None:
-        widths, blocks = node["widths"], node["blocks"]
-        if not widths or len(widths) != len(blocks):
-            raise HvdkitError(
-                f"{where}.widths={widths} and {where}.blocks={blocks} need one number each for "
-                "every stage, and one stage at least"
-            )
-        odd = [width for width in widths if width % min(node["norm_groups"], width)]
-        if node["norm_kind"] == "group" and odd:
-            raise HvdkitError(
-                f"{where}.norm_groups={node['norm_groups']} does not divide the width {odd[0]} of "
-                f"{where}.widths"
-            )
+    on_bad_record: str = choice("error", "skip")
 
 
 @dataclass(kw_only=True)
@@ -106,9 +64,12 @@ class TrainerOptions:
     num_steps: int | None = at_least(1, default=None)
     num_epochs: float | None = positive(default=None)
     seed: int = at_least(0)
-    precision: str = choice("fp32", "fp64")
+    precision: str = choice("fp32", "fp64", "bf16", "fp16")
     accumulate: int = at_least(1)
     clip_norm: float | None = positive(default=None)
+    label_smoothing: float = between(0.0, 1.0)
+    ema_decay: float | None = between(0.0, 1.0, default=None)
+    max_bad_steps: int = at_least(1)
     log_every: int = at_least(1)
     eval_every: int | None = at_least(1, default=None)
     checkpoint_every: int | None = at_least(1, default=None)
@@ -126,7 +87,6 @@ class NoOptions:
     pass
 
 
-# By `_target_` where a node has one, else by its group.
 SCHEMAS: dict[str, type] = {
     "framework": FrameworkOptions,
     "data": DataOptions,
@@ -134,12 +94,6 @@ SCHEMAS: dict[str, type] = {
     "trainer": TrainerOptions,
     "hvdkit.adapters.torch.TorchAdapter": TorchOptions,
     "hvdkit.adapters.tensorflow.TensorFlowAdapter": TensorFlowOptions,
-    "hvdkit.data.digits": DigitsOptions,
-    "hvdkit.data.arrays": ArraysOptions,
-    "hvdkit.models.vision.torch_mlp.MLP": MLPOptions,
-    "hvdkit.models.vision.keras_mlp.MLP": MLPOptions,
-    "hvdkit.models.vision.torch_resnet.ResNet": ResNetOptions,
-    "hvdkit.models.vision.keras_resnet.ResNet": ResNetOptions,
     "hvdkit.strategies.AllReduce": AllReduceOptions,
     "hvdkit.optimizers.SGD": SGD,
     "hvdkit.optimizers.Adam": Adam,

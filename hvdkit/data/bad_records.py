@@ -1,0 +1,47 @@
+"""What happens to a record that cannot be read: `data.on_bad_record`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Literal
+
+from hvdkit.errors import HvdkitError
+
+_log = logging.getLogger(__name__)
+OnBadRecord = Literal["error", "skip"]
+
+
+class BadRecords:
+    """Stops at the first bad record, or leaves bad ones out and counts them.
+
+    `count` is how many were left out so far. Decoding threads may report at once.
+    """
+
+    def __init__(self, policy: OnBadRecord):
+        self._policy = policy
+        self._lock = threading.Lock()
+        self._seen: set[str] = set()
+
+    @property
+    def count(self) -> int:
+        return len(self._seen)
+
+    def report(self, where: str, problem: str) -> None:
+        """Say that the record at `where` ("FILE" or "FILE:LINE") has a problem.
+
+        Raises `HvdkitError` under "error"; returns, to go on without the record, under "skip".
+        The same place is counted once, however often it is come by.
+        """
+        if self._policy == "error":
+            raise HvdkitError(
+                f"{where}: {problem}. Mend it, or set data.on_bad_record=skip to leave such "
+                "records out"
+            )
+        with self._lock:
+            if where in self._seen:
+                return
+            self._seen.add(where)
+            number = self.count
+        if number & (number - 1) == 0:  # the 1st, 2nd, 4th, 8th ...: seen, and not a flood
+            _log.info("left out bad record number %d: %s: %s", number, where, problem)

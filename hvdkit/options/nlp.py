@@ -1,0 +1,5 @@
+"""Text data and language models."""
+
+from __future__ import annotations
+
+SCHEMAS: dict[str, type] = {}
