@@ -5,8 +5,18 @@ fp64; these do not differ, because there is only one of each.
 """
 
 from hvdkit.optimizers.adam import Adam
-from hvdkit.optimizers.base import Optimizer
+from hvdkit.optimizers.base import LayerwiseOptimizer, Optimizer
+from hvdkit.optimizers.ema import Averaged
 from hvdkit.optimizers.schedules import Constant, Cosine, Schedule
 from hvdkit.optimizers.sgd import SGD
 
-__all__ = ["SGD", "Adam", "Constant", "Cosine", "Optimizer", "Schedule"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "Averaged",
+    "Constant",
+    "Cosine",
+    "LayerwiseOptimizer",
+    "Optimizer",
+    "Schedule",
+]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from hvdkit.optimizers.base import Optimizer
 from hvdkit.schema import at_least, between, check, positive
@@ -22,7 +21,7 @@ class Adam(Optimizer):
     beta2: float = between(0.0, 1.0, default=0.999)
     eps: float = positive(default=1e-8)
     weight_decay: float = at_least(0.0, default=0.0)
-    slots: ClassVar[tuple[str, ...]] = ("m", "v")
+    slots = ("m", "v")
 
     def __post_init__(self):
         check(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from hvdkit.optimizers.base import Optimizer
 from hvdkit.schema import at_least, between, check, positive
@@ -21,7 +20,7 @@ class SGD(Optimizer):
     momentum: float = between(0.0, 1.0, default=0.9)
     nesterov: bool = False
     weight_decay: float = at_least(0.0, default=0.0)
-    slots: ClassVar[tuple[str, ...]] = ("velocity",)
+    slots = ("velocity",)
 
     def __post_init__(self):
         check(self)
