@@ -26,8 +26,11 @@ class Optimizer(ABC):
 
     lr: float
     weight_decay: float
-    slots: tuple[str, ...] = ()
     layerwise: bool = False
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ()
 
     def slot_start(self, slot: str) -> float | Literal["parameter"]:
         """What a slot holds before the first update: a number, or a copy of the parameter."""
@@ -59,11 +62,11 @@ class Optimizer(ABC):
 class LayerwiseOptimizer(Optimizer):
     """A rule whose step is measured by the norms of whole parameters, in three parts.
 
-    An adapter calls `prepare` on every piece of a parameter and stores the slots it returns,
-    takes the Euclidean norms of the parameter and of its direction, calls `ratio` once, then
-    `apply` on every piece. A parameter of fewer than two dimensions (a bias, a norm) is not
-    adapted: its ratio is exactly 1, and `ratio` is not called (You et al. 2020, and the
-    published implementations, leave these out).
+    An adapter calls `prepare` on every piece of a parameter, takes the Euclidean norms of the
+    whole parameter and of its direction, calls `ratio` once, then `apply` on every piece. A
+    parameter of fewer than two dimensions (a bias, a norm) is not adapted: its ratio is exactly
+    1, and `ratio` is not called (You et al. 2020, and the published implementations, leave
+    these out).
 
     `decay` is here one number for the whole parameter.
     """
@@ -80,7 +83,7 @@ class LayerwiseOptimizer(Optimizer):
         scalars: Mapping[str, Tensor],
         decay: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The direction of a piece, whose norm `ratio` is given, and the slots that change.
+        """The direction of a piece, whose norm `ratio` is given, and all its slots for `apply`.
 
         `slots` may be overwritten on the way, `param` and `grad` may not. The direction may be
         `grad` itself.
@@ -101,7 +104,7 @@ class LayerwiseOptimizer(Optimizer):
         ratio: Tensor | float,
         decay: float,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The new values of a piece, and the slots that change, given those of `prepare`.
+        """The new values of a piece and of all its slots, given those of `prepare`.
 
         `param` and `slots` may be overwritten on the way, `direction` may not. A tensor
         `ratio` has the parameter's dtype.
@@ -109,13 +112,11 @@ class LayerwiseOptimizer(Optimizer):
 
     def update(self, ops, param, grad, slots, scalars, decay):
         """All three parts, on one whole parameter in its own shape."""
-        direction, prepared = self.prepare(ops, param, grad, slots, scalars, decay)
+        direction, slots = self.prepare(ops, param, grad, slots, scalars, decay)
         ratio = 1.0
         if len(param.shape) > 1:
             ratio = self.ratio(ops, _norm(ops, param), _norm(ops, direction), decay)
-        current = {**slots, **prepared}
-        param, applied = self.apply(ops, param, direction, current, scalars, ratio, decay)
-        return param, {**prepared, **applied}
+        return self.apply(ops, param, direction, slots, scalars, ratio, decay)
 
 
 def _norm(ops: Ops, x: Tensor) -> Tensor:

@@ -24,10 +24,13 @@ class Averaged(LayerwiseOptimizer):
         self.optimizer, self.decay = optimizer, decay
         self.lr, self.weight_decay = optimizer.lr, optimizer.weight_decay
         self.layerwise = optimizer.layerwise
-        self.slots = (*optimizer.slots, AVERAGE)
 
     def __repr__(self) -> str:
         return f"Averaged({self.optimizer!r}, {self.decay})"
+
+    @property
+    def slots(self):
+        return (*self.optimizer.slots, AVERAGE)
 
     def slot_start(self, slot):
         return "parameter" if slot == AVERAGE else self.optimizer.slot_start(slot)

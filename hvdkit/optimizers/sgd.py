@@ -20,14 +20,19 @@ class SGD(Optimizer):
     momentum: float = between(0.0, 1.0, default=0.9)
     nesterov: bool = False
     weight_decay: float = at_least(0.0, default=0.0)
-    slots = ("velocity",)
 
     def __post_init__(self):
         check(self)
 
+    @property
+    def slots(self):
+        return ("velocity",) if self.momentum else ()
+
     def update(self, ops, param, grad, slots, scalars, decay):
         if self.weight_decay:
-            grad = grad + decay * param
+            grad = grad + param * decay
+        if not self.momentum:
+            return ops.add_scaled(param, grad, -scalars["lr"], out=param), {}
         before = slots["velocity"]
         velocity = ops.add_scaled(grad, before, self.momentum, out=before)
         direction = ops.add_scaled(grad, velocity, self.momentum) if self.nesterov else velocity
