@@ -281,6 +281,7 @@ class Run:
             strategy=build(self.config.strategy, compression=build(self.config.compression)),
             precision=self.config.trainer.precision,
             clip_norm=self.config.trainer.clip_norm,
+            ema_decay=self.config.trainer.ema_decay,
         )
 
     def fit(self, adapter: Adapter, dataset: Dataset) -> Summary:
@@ -321,6 +322,7 @@ class Run:
             resume=options.resume,
             keep_checkpoints=options.keep_checkpoints,
             seed=options.seed,
+            max_bad_steps=options.max_bad_steps,
         )
 
     def callbacks(self) -> list[Callback]:

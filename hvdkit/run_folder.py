@@ -39,6 +39,7 @@ class Summary:
     framework: str
     world_size: int
     steps: int
+    skipped_steps: int = 0
     train_loss: float | None = None
     eval: dict[str, float] = field(default_factory=dict)
     samples_per_second: float | None = None

@@ -89,14 +89,23 @@ class Ops(Protocol):
     def sum_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Each row number of `rows` (n,) once, with the sum of its `values` (n, ...)."""
 
+    def drop_zero_rows(self, rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows whose values (n, ...) are not all zero; one with a NaN is kept."""
+
     def take_rows(self, variable: Variable, rows: Tensor) -> Tensor:
         """Rows of a variable, at a cost that does not depend on how many it has."""
 
     def put_rows(self, variable: Variable, rows: Tensor, values: Tensor) -> None:
         """Overwrite rows (each given once) of a variable, at the cost of those alone."""
 
-    def when(self, condition: Tensor, then: Callable[[], None]) -> None:
-        """Call `then`, which changes variables, if the scalar `condition` is true."""
+    def when(
+        self, condition: Tensor, then: Callable[[], None], otherwise: Callable[[], None]
+    ) -> None:
+        """Call `then` if the scalar `condition` is true, else `otherwise`; both change variables
+        and nothing else."""
+
+    def copy(self, variable: Variable) -> Tensor:
+        """The value of a variable, which later changes of it leave alone."""
 
     def variable(self, value: np.ndarray, dtype: str | None = None) -> Variable:
         """A tensor that keeps its value from step to step."""
@@ -187,15 +196,21 @@ class NumpyOps:
         np.add.at(total, place, values)
         return unique, total
 
+    def drop_zero_rows(self, rows, values):
+        kept = (values != 0).reshape(len(values), -1).any(1)
+        return rows[kept], values[kept]
+
     def take_rows(self, variable, rows):
         return variable[rows]
 
     def put_rows(self, variable, rows, values):
         variable[rows] = values
 
-    def when(self, condition, then):
-        if condition:
-            then()
+    def when(self, condition, then, otherwise):
+        (then if condition else otherwise)()
+
+    def copy(self, variable):
+        return variable.copy()
 
     def variable(self, value, dtype=None):
         return np.array(value, dtype=dtype)

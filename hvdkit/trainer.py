@@ -52,7 +52,8 @@ class Trainer:
 
     `folder` is the run's folder; without one nothing is written. With `resume` the run goes on
     from the folder's newest whole checkpoint, if there is one. `seed` begins every random
-    stream. Callbacks marked `every_rank` run on all ranks, the others on rank 0.
+    stream. An update whose gradient is not finite is skipped by all ranks; `max_bad_steps` of
+    them in a row end the run. Callbacks marked `every_rank` run on all ranks, the others on rank 0.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Trainer:
         resume: bool = False,
         keep_checkpoints: int = 3,
         seed: int = 0,
+        max_bad_steps: int = 10,
     ):
         if (num_steps is None) == (num_epochs is None):
             raise HvdkitError("give exactly one of num_steps and num_epochs")
@@ -93,6 +95,9 @@ class Trainer:
         self._eval: dict[str, float] = {}
         self._step_seconds = array("d")
         self._stop_signal = 0
+        self.max_bad_steps = max_bad_steps
+        self.skipped_steps = 0  # updates left out because their gradient was not finite
+        self._bad_in_a_row = 0
         self._saved_step: int | None = None  # the last step that a checkpoint holds
         self._opened = False  # whether the folder is this run's to write a summary in
         self._last_log = (0.0, 0.0, 0)
@@ -180,6 +185,7 @@ class Trainer:
         self.adapter.load_state(saved.arrays())
         self.step = self._saved_step = saved.step
         self._train_loss = saved.manifest["train_loss"]
+        self.skipped_steps, self._bad_in_a_row = saved.manifest["skipped_steps"]
         totals = saved.manifest["totals"]
         if len(totals) != self.comm.size:  # another world size: rank 0 takes what all had
             totals = [[sum(column) for column in zip(*totals, strict=True)]]
@@ -271,13 +277,26 @@ class Trainer:
 
     def _train_step(self, microbatches: list[dict]) -> bool:
         start = time.perf_counter()
-        stop = self.adapter.train_step(
+        result = self.adapter.train_step(
             microbatches, step=self.step, lr=self.lr(self.step), flag=self._stop_signal != 0
         )
         self.step += 1
         self._step_seconds.append(time.perf_counter() - start)
+        self._count_bad_step(result.skipped)
         self._call("on_step")
-        return stop
+        return result.stop
+
+    def _count_bad_step(self, skipped: bool) -> None:
+        if not skipped:
+            self._bad_in_a_row = 0
+            return
+        self.skipped_steps += 1
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row >= self.max_bad_steps:
+            raise HvdkitError(
+                f"the gradient was not finite in {self._bad_in_a_row} updates in a row, up to "
+                f"number {self.step}: {self._advice()}"
+            )
 
     def lr(self, step: int) -> float:
         """The learning rate of update number `step` (0 is the first)."""
@@ -316,15 +335,19 @@ class Trainer:
         total = metrics.sum_over_ranks(totals, self.comm, self.adapter.ops, name="log")
         loss, count = total["loss and count"].tolist()
         self.adapter.totals = (0.0, 0.0)
-        self._train_loss = loss / count if count else math.nan
-        if not math.isfinite(self._train_loss):
-            self._fail_on_bad_loss()
+        if count:  # else every update since the last log was skipped
+            self._train_loss = loss / count
+        if self._train_loss is not None and not math.isfinite(self._train_loss):
+            raise HvdkitError(
+                f"the loss is {self._train_loss} by step {self.step}: {self._advice()}"
+            )
         now, waited = time.perf_counter(), self.adapter.communication_seconds()
         then, waited_then, step_then = self._last_log
         self._last_log = (now, waited, self.step)
         self._record(
             {
-                "train/loss": self._train_loss,
+                **({"train/loss": self._train_loss} if count else {}),
+                **({"train/skipped_steps": self.skipped_steps} if self.skipped_steps else {}),
                 "train/lr": self.lr(self.step - 1),
                 "samples_per_second": (self.step - step_then)
                 * self.train_data.batch_size
@@ -333,11 +356,11 @@ class Trainer:
             }
         )
 
-    def _fail_on_bad_loss(self) -> None:
+    def _advice(self) -> str:
         advice = "lower optimizer.lr, or set trainer.clip_norm"
         if self._checkpoints and (saved := self._checkpoints.newest()):
             advice += f"; the last good checkpoint is {saved.path}"
-        raise HvdkitError(f"the loss is {self._train_loss} by step {self.step}: {advice}")
+        return advice
 
     def evaluate(self) -> dict[str, float]:
         """Evaluate each record of `eval_data` once over all ranks; the same on every rank."""
@@ -346,7 +369,8 @@ class Trainer:
         start = time.perf_counter()
         self.adapter.average_statistics()
         batches = self.eval_data.batches((self.comm.rank, self.comm.size))
-        sums = metrics.add(self.adapter.evaluate(batch) for batch in batches)
+        with self.adapter.averaged_weights():
+            sums = metrics.add(self.adapter.evaluate(batch) for batch in batches)
         totals = metrics.sum_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
         self._eval = self.adapter.task.summarize(totals)
         if self.step != self._saved_step:  # else a run that was finished has told it already
@@ -371,6 +395,7 @@ class Trainer:
             "rounding": self._rounding(),
             "totals": self.comm.all_gather_object(self.adapter.totals),
             "train_loss": self._train_loss,
+            "skipped_steps": [self.skipped_steps, self._bad_in_a_row],
         }
 
     def _leave_out_of_speed(self, start: float) -> None:
@@ -393,6 +418,7 @@ class Trainer:
             framework=self.adapter.framework,
             world_size=self.comm.size,
             steps=self.step,
+            skipped_steps=self.skipped_steps,
             train_loss=self._train_loss,
             eval=self._eval,
             samples_per_second=self.train_data.batch_size / median if median else None,

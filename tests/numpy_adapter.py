@@ -69,11 +69,18 @@ class NumpyAdapter(Adapter):
             for name, array in arrays.items()
         ]
 
+    def statistics(self):
+        return list(self.model.statistics.values())
+
     def allocate(self):
         self._slots = {
-            name: {slot: np.zeros_like(array) for slot in self.optimizer.slots}
+            name: {slot: self._new_slot(slot, array) for slot in self.optimizer.slots}
             for name, array in self.model.variables.items()
         }
+
+    def _new_slot(self, slot, array):
+        start = self.optimizer.slot_start(slot)
+        return array.copy() if start == "parameter" else np.full_like(array, start)
 
     def run_step(self, microbatches, local, scalars, step):
         self._grads = {name: np.zeros_like(x) for name, x in self.model.variables.items()}
@@ -86,7 +93,7 @@ class NumpyAdapter(Adapter):
         exponents = np.exp(logits - logits.max(-1, keepdims=True))
         error = exponents / exponents.sum(-1, keepdims=True)
         error[np.arange(len(x)), batch["label"]] -= 1
-        error *= batch["weight"][:, None] / np.asarray(self._reference_count, self.dtype)
+        error *= batch["weight"][:, None] / np.asarray(1 / self.loss_factor(loss), self.dtype)
         self._grads["head.weight"] += error.T @ x
         self._grads["head.bias"] += error.sum(0)
         mean = self.model.statistics["head.running_mean"]
@@ -104,24 +111,22 @@ class NumpyAdapter(Adapter):
         scalars = {name: np.asarray(value, bucket.dtype) for name, value in scalars.items()}
         for param, offset in zip(bucket.params, bucket.offsets, strict=True):
             variable, slots = self.model.variables[param.name], self._slots[param.name]
-            value, new_slots = self.optimizer.update(
-                self.ops,
-                variable,
-                gradient[offset : offset + param.numel].reshape(param.shape),
-                slots,
-                scalars,
-                self.optimizer.weight_decay if len(param.shape) > 1 else 0.0,
-            )
+            part = gradient[offset : offset + param.numel].reshape(param.shape)
+            value, new_slots = self.new_values(param, variable, part, slots, scalars)
             variable[...] = value
             for name, new in new_slots.items():
                 slots[name][...] = new
 
+    def swap_buckets(self, slot):
+        for name, variable in self.model.variables.items():
+            weights = variable.copy()
+            variable[...] = self._slots[name][slot]
+            self._slots[name][slot][...] = weights
+
     def evaluate(self, batch):
         batch = self._cast(batch)
         _, logits = self._forward(batch)
-        sums = {k: float(v) for k, v in self.task.metrics(self.ops, logits, batch).items()}
-        count = sums.pop("count")
-        return {name: (value, count) for name, value in sums.items()}
+        return self.task.metrics(self.ops, logits, batch)
 
     def communication_seconds(self):
         return 0.0

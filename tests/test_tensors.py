@@ -41,6 +41,12 @@ def sum_rows(ops: Ops, x: Any, y: Any) -> Any:
     return ops.histogram(rows, ops.cast(rows, "float64"), 6), ops.concat(places)
 
 
+def dropped(ops: Ops, x: Any, y: Any) -> Any:
+    """Rows of y without those where x begins with a negative number."""
+    kept = ops.cast(x[:, :1] > 0, ops.dtype(y))
+    return ops.drop_zero_rows(ops.argmax(x), y * kept)
+
+
 # Each over x, y: (rows, columns); labels are x's own largest column, so that they are in range.
 OPERATIONS: dict[str, Callable] = {
     "array": lambda ops, x, y: ops.array(ops.numpy(x), "float32"),
@@ -70,11 +76,20 @@ OPERATIONS: dict[str, Callable] = {
     "histogram": lambda ops, x, y: ops.histogram(ops.argmax(x), y[:, 0], 6),
     "sum_rows, rows": lambda ops, x, y: sum_rows(ops, x, y)[0],
     "sum_rows": lambda ops, x, y: sum_rows(ops, x, y)[1],
+    "drop_zero_rows, rows": lambda ops, x, y: dropped(ops, x, y)[0],
+    "drop_zero_rows": lambda ops, x, y: dropped(ops, x, y)[1],
     "take_rows": lambda ops, x, y: ops.take_rows(ops.variable(ops.numpy(y)), ops.argmax(x) * 0),
     "put_rows": variable(
         lambda ops, kept, y: ops.put_rows(kept, ops.argmax(y[:1]) * 0, y[:1] * 2.0)
     ),
-    "when": variable(lambda ops, kept, y: ops.when(ops.sum(y) > 0, lambda: ops.assign(kept, y))),
+    "when": variable(
+        lambda ops, kept, y: ops.when(
+            ops.sum(y) > 0,
+            lambda: ops.assign(kept, y),
+            lambda: ops.assign_add(kept, y),
+        )
+    ),
+    "copy": lambda ops, x, y: ops.copy(ops.variable(ops.numpy(x))),
     "sqrt": lambda ops, x, y: ops.sqrt(x * x),
     "where": lambda ops, x, y: ops.where(x < y, x, y * 2.0),
     "minimum": lambda ops, x, y: ops.minimum(x, y),
@@ -121,6 +136,15 @@ def test_every_operation_is_compared() -> None:
     declared = {name for name, value in vars(Ops).items() if callable(value) and name[0] != "_"}
     compared = set(OPERATIONS) | {"numpy", "dtype", "read"}  # these carry every comparison
     assert declared <= compared
+
+
+def test_a_copy_keeps_the_value_a_variable_had(frameworks: Any) -> None:
+    for ops in [NumpyOps(), *frameworks]:
+        kept = ops.variable(np.ones(3))
+        before = ops.copy(kept)
+        ops.assign_add(kept, ops.array(np.ones(3)))
+        assert ops.numpy(before).tolist() == [1.0] * 3
+        assert ops.numpy(kept).tolist() == [2.0] * 3
 
 
 @pytest.mark.parametrize("change", ["assign", "assign_add"])

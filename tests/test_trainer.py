@@ -18,6 +18,7 @@ from hvdkit.data import ArraySource
 from hvdkit.errors import HvdkitError
 from hvdkit.optimizers import Cosine
 from hvdkit.run_folder import RunFolder, Summary
+from hvdkit.tasks import Classification
 from hvdkit.trainer import Every, Trainer
 from tests.numpy_adapter import adapter, eval_data, records, train_data
 
@@ -319,23 +320,64 @@ def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path: Path, number: signal.
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
-def poisoned(step: int) -> ArraySource:
-    """Data whose batch number `step` (unshuffled, of 8) cannot be learned from."""
+def poisoned(*steps: int) -> ArraySource:
+    """Data whose batches of these numbers (unshuffled, of 8) cannot be learned from."""
     columns = records().take(np.arange(50))
-    columns["image"][8 * step] = np.inf
+    for step in steps:
+        columns["image"][8 * step] = np.inf
     return ArraySource(**columns)
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_loss_that_is_no_number_stops_all_ranks_and_names_the_last_checkpoint(
+def test_an_update_with_a_bad_gradient_is_skipped_by_all_ranks(
+    tmp_path: Path, ranks: int, clip_norm: float | None
+) -> None:
+    class Weights(Callback):
+        every_rank = True
+
+        def __init__(self) -> None:
+            self.digests: list[str] = []
+
+        def on_step(self, trainer: Trainer) -> None:
+            self.digests.append(trainer.adapter.weights_sha256())
+
+    def body(comm: Comm) -> tuple[list[str], Summary]:
+        weights = Weights()
+        made = trainer(
+            comm,
+            data=train_data(poisoned(2, 3), shuffle=False),
+            made=adapter(comm, clip_norm=clip_norm),
+            num_steps=6,
+            folder=tmp_path,
+            callbacks=[weights, Log()],
+            every=Every(log=1),
+        )
+        return weights.digests, made.fit()
+
+    results = run_ranks(ranks, body)
+    for digests, summary in results:
+        assert digests == results[0][0]
+        assert digests[1] == digests[2] == digests[3]
+        assert len(set(digests)) == 4
+        assert (summary.status, summary.skipped_steps) == ("completed", 2)
+    lines = list(map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines()))
+    assert ["train/loss" in line for line in lines[:6]] == [True, True, False, False, True, True]
+    assert [line.get("train/skipped_steps") for line in lines[:6]] == [None, None, 1, 2, 2, 2]
+    assert json.loads((tmp_path / "summary.json").read_text())["skipped_steps"] == 2
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_bad_gradients_in_a_row_stop_all_ranks_and_name_the_last_checkpoint(
     tmp_path: Path, ranks: int
 ) -> None:
     def body(comm: Comm) -> str:
-        data = train_data(poisoned(4), shuffle=False)
+        data = train_data(poisoned(1, 3, 4), shuffle=False)
         every = Every(log=1, checkpoint=3)
-        with pytest.raises(HvdkitError, match=r"the loss is (nan|inf) by step 5") as caught:
-            trainer(comm, data=data, folder=tmp_path, every=every).fit()
+        with pytest.raises(HvdkitError, match="in 2 updates in a row, up to number 5") as caught:
+            trainer(comm, data=data, folder=tmp_path, every=every, max_bad_steps=2).fit()
         return str(caught.value)
 
     messages = run_ranks(ranks, body)
@@ -345,6 +387,68 @@ def test_a_loss_that_is_no_number_stops_all_ranks_and_names_the_last_checkpoint(
     assert str(tmp_path / "checkpoints/step-00000003") in messages[0]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_resumed_run_remembers_its_bad_steps(tmp_path: Path) -> None:
+    data = train_data(poisoned(1, 2, 3, 4), shuffle=False)
+    trainer(data=data, folder=tmp_path, num_steps=3).fit()
+    again = trainer(data=data, folder=tmp_path, num_steps=6, resume=True, max_bad_steps=3)
+    with pytest.raises(HvdkitError, match="in 3 updates in a row, up to number 4"):
+        again.fit()
+    assert again.skipped_steps == 3
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_loss_that_is_no_number_stops_all_ranks(ranks: int) -> None:
+    class Overflowing(Classification):
+        """Its gradient is finite, its loss is not."""
+
+        def losses(self, ops: Any, outputs: Any, batch: Any) -> Any:
+            return super().losses(ops, outputs, batch) + np.inf
+
+    def body(comm: Comm) -> str:
+        made = adapter(comm, task=Overflowing(layout="nhwc"))
+        with pytest.raises(HvdkitError, match="the loss is inf by step 1") as caught:
+            Trainer(made, train_data(), num_steps=3, every=Every(log=1)).fit()
+        return str(caught.value)
+
+    assert len(set(run_ranks(ranks, body))) == 1
+
+
+def test_averaged_weights_are_what_is_evaluated(tmp_path: Path) -> None:
+    class Weights(Callback):
+        def __init__(self) -> None:
+            self.average: dict[str, np.ndarray] = {}
+            self.weights: dict[str, np.ndarray] = {}
+
+        def on_start(self, trainer: Trainer) -> None:
+            self._follow(trainer, 0.0)
+
+        def on_step(self, trainer: Trainer) -> None:
+            self._follow(trainer, 0.75)
+
+        def _follow(self, trainer: Trainer, decay: float) -> None:
+            for name, x in trainer.adapter.read_trainable().items():
+                before = self.average.get(name, 0.0)
+                self.average[name] = decay * before + (1 - decay) * x
+                self.weights[name] = x.copy()
+
+    weights = Weights()
+    made = trainer(made=adapter(ema_decay=0.75), callbacks=[weights])
+    summary = made.fit()
+    model = made.adapter.model
+    for name, x in weights.weights.items():
+        np.testing.assert_array_equal(model.variables[name], x)  # put back after evaluating
+        np.testing.assert_allclose(
+            made.adapter.read_arrays()[f"optimizer/average/{name}"], weights.average[name]
+        )
+    for name, x in weights.average.items():
+        model.variables[name][...] = x
+    plain = adapter(model=model)
+    (batch,) = eval_data().batches((0, 1))
+    sums = plain.evaluate(batch)
+    assert summary.eval["loss"] == pytest.approx(float(sums["loss"] / sums["count"]), rel=1e-12)
+
+
 def test_a_summary_says_what_the_run_came_to(tmp_path: Path) -> None:
     summary = run_ranks(2, lambda comm: trainer(comm, folder=tmp_path).fit())[0]
     written = json.loads((tmp_path / "summary.json").read_text())
@@ -352,7 +456,7 @@ def test_a_summary_says_what_the_run_came_to(tmp_path: Path) -> None:
     assert written["world_size"] == 2
     assert written["steps"] == STEPS
     assert written["eval"] == summary.eval
-    assert set(written["eval"]) == {"loss", "accuracy"}
+    assert set(written["eval"]) == {"loss", "accuracy", "top5"}
     assert written["samples_per_second"] == pytest.approx(8000 / written["step_ms_median"])
     assert len(written["weights_sha256"]) == 64
     assert {"python", "numpy", "hvdkit"} <= set(written["versions"])

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -20,15 +21,18 @@ import numpy as np
 from hvdkit.comm import Comm
 from hvdkit.comm.agreement import require_equal
 from hvdkit.errors import HvdkitError
-from hvdkit.gradients.buckets import Bucket
-from hvdkit.optimizers import Optimizer
+from hvdkit.gradients.buckets import Bucket, ParamSpec
+from hvdkit.optimizers import Averaged, Optimizer
 from hvdkit.strategies import Parameter, Strategy
-from hvdkit.tensors import Ops, Tensor
+from hvdkit.tensors import Ops, Tensor, Variable
 
 Batch = Mapping[str, np.ndarray]
 Sums = dict[str, np.ndarray]
-Precision = Literal["fp32", "fp64"]
-DTYPES = {"fp32": "float32", "fp64": "float64"}
+Precision = Literal["fp32", "fp64", "bf16", "fp16"]
+# The dtype of weights, gradients and their sums, and what a model computes in where that is
+# another: what torch calls autocast and Keras a mixed policy (Micikevicius et al. 2018).
+DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "float32", "fp16": "float32"}
+COMPUTE_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 class Task(Protocol):
@@ -51,6 +55,17 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
+class StepResult:
+    """What all ranks agreed on in a step.
+
+    `stop`: some rank asked to. `skipped`: the gradient was not finite and nothing was updated.
+    """
+
+    stop: bool
+    skipped: bool
+
+
+@dataclass(frozen=True)
 class Shard:
     """A rank's part of a named array: `array` begins at flat `offset` of `global_shape`."""
 
@@ -67,8 +82,10 @@ class Adapter(ABC):
     """A model in one framework, ready to take steps.
 
     `model` is the framework's own kind (`torch.nn.Module`, `keras.Model`), untouched before
-    `setup`. `precision` is the dtype of parameters and arithmetic. `clip_norm` bounds the norm
-    of the whole gradient, after the ranks agree on it and before the update.
+    `setup`. With `precision` bf16 or fp16 the model computes in that and keeps fp32 weights;
+    fp16 scales the loss so that small gradients survive. `clip_norm` bounds the norm of the
+    whole gradient, after the ranks agree on it and before the update. `ema_decay` keeps a
+    running average of the weights, and evaluates that.
     """
 
     framework: ClassVar[str]
@@ -84,11 +101,17 @@ class Adapter(ABC):
         comm: Comm,
         precision: Precision = "fp32",
         clip_norm: float | None = None,
+        ema_decay: float | None = None,
     ):
+        if ema_decay is not None:
+            optimizer = Averaged(optimizer, decay=ema_decay)
         self.model, self.task, self.optimizer = model, task, optimizer
         self.strategy, self.comm = strategy, comm
         self.dtype = DTYPES[precision]
+        self.compute_dtype = COMPUTE_DTYPES.get(precision)
         self.clip_norm = clip_norm
+        self._loss_scale: LossScale | None = None
+        self._table_slots: dict[str, dict[str, Variable]] = {}
         self._reference_count = 1.0
         self._seed = 0
 
@@ -118,7 +141,29 @@ class Adapter(ABC):
         self._write_initial_weights(params, seed)
         self.strategy.setup(params, self.comm, self.ops, plan=plan)
         self._totals = self.ops.variable(np.zeros(2), "float64")  # loss sum, count
+        if self.compute_dtype == "float16":
+            self._loss_scale = LossScale(self.ops)
+        self._check_tables()
         self.allocate()
+        for table in self.strategy.tables:
+            self._table_slots[table.spec.name] = {
+                slot: self.ops.variable(self._slot_start(slot, table))
+                for slot in self.optimizer.slots
+            }
+
+    def _check_tables(self) -> None:
+        if self.strategy.tables and self.optimizer.layerwise:
+            raise HvdkitError(
+                f"{type(self.optimizer).__name__} needs the norm of whole parameters, and "
+                f"{self.strategy.tables[0].spec.name} is a table of which only some rows are "
+                "looked at: use another optimizer, or make the table dense (model.sparse=false)"
+            )
+
+    def _slot_start(self, slot: str, param: Parameter) -> np.ndarray:
+        start = self.optimizer.slot_start(slot)
+        if start == "parameter":
+            return self.ops.numpy(self.ops.read(param.variable))
+        return np.full(param.spec.shape, start, param.spec.dtype)
 
     def _write_initial_weights(self, params: Sequence[Parameter], seed: int) -> None:
         # Our own models say how their weights start, in NumPy, so that both frameworks
@@ -137,40 +182,107 @@ class Adapter(ABC):
 
     def train_step(
         self, microbatches: Sequence[Batch], *, step: int, lr: float, flag: bool = False
-    ) -> bool:
+    ) -> StepResult:
         """Take update number `step` on this rank's slice of the batch, at rate `lr`.
 
-        Returns whether any rank passed `flag` (a request to stop that all must see at once).
+        `flag` is a request to stop, which all ranks see at once.
         """
         count = sum(self.task.count(batch) for batch in microbatches)
         local = np.array([count, float(flag)])
         scalars = self.optimizer.scalars(lr=lr, step=step)
-        agreed = self.run_step(microbatches, local, scalars, step)
-        return bool(agreed[1] > 0)
+        _, flags, finite = self.run_step(microbatches, local, scalars, step)
+        return StepResult(stop=bool(flags > 0), skipped=not finite)
 
     def step_body(
         self, microbatches: Sequence[Mapping[str, Tensor]], local: Tensor, scalars: Mapping
     ) -> Tensor:
-        """One update, over tensors; returns the summed (count, flag) of all ranks."""
+        """One update, over tensors; returns the summed (count, flag) of all ranks, and whether
+        the gradient was finite. If it was not, the step leaves no trace in the model."""
+        ops = self.ops
         losses: list[Tensor] = []
         # A copy, because a collective may work in place.
-        pending = self.comm.allreduce(self.ops.concat([local]), name="step.count")
+        pending = self.comm.allreduce(ops.concat([local]), name="step.count")
+        statistics = [(variable, ops.copy(variable)) for variable in self.statistics()]
         for i, batch in enumerate(microbatches):
             losses.append(self.backward(batch, last=i == len(microbatches) - 1))
-        self._add_to_totals(sum(losses[1:], losses[0]), local[0])
         agreed = pending.wait()
+        gradients = [self.strategy.gradient(bucket) for bucket in self.strategy.buckets]
+        rows = [self.strategy.row_gradient(table) for table in self.strategy.tables]
+        parts = [*gradients, *(values for _, values in rows)]
+        self.note_agreement(parts)
         multiplier = self._reference_count / agreed[0]
+        if self._loss_scale:
+            multiplier = multiplier / self._loss_scale.value
         if self.clip_norm is None:
-            for bucket in self.strategy.buckets:
-                self.update(bucket, self.strategy.gradient(bucket), scalars, multiplier)
+            # All ranks have the same sum, so all come to the same answer. A sum of finite
+            # numbers is not finite only where its gradient would be useless as well.
+            finite = ops.is_finite(sum(ops.cast(ops.sum(x), "float64") for x in parts))
         else:
-            gradients = [self.strategy.gradient(bucket) for bucket in self.strategy.buckets]
-            norm = self.strategy.global_norm(gradients) * multiplier
-            multiplier = multiplier * self.ops.minimum(self.clip_norm / norm, 1.0)
+            norm = self.strategy.global_norm(parts) * multiplier
+            finite = ops.is_finite(norm)
+            multiplier = multiplier * ops.minimum(self.clip_norm / norm, 1.0)
+
+        def update() -> None:
             for bucket, gradient in zip(self.strategy.buckets, gradients, strict=True):
                 self.update(bucket, gradient, scalars, multiplier)
-        self.strategy.after_update()
-        return agreed
+            for table, (touched, values) in zip(self.strategy.tables, rows, strict=True):
+                self._update_rows(table, touched, values, scalars, multiplier)
+            self.strategy.after_update()
+            self._add_to_totals(sum(losses[1:], losses[0]), local[0])
+
+        def undo() -> None:
+            for variable, before in statistics:
+                ops.assign(variable, before)
+
+        ops.when(finite, update, undo)
+        if self._loss_scale:
+            self._loss_scale.adjust(finite)
+        return ops.concat([agreed, ops.reshape(ops.cast(finite, "float64"), (1,))])
+
+    def note_agreement(self, gradients: Sequence[Tensor]) -> None:  # noqa: B027 - for TensorFlow
+        """The summed gradients are there, for an adapter that measures when."""
+
+    def loss_factor(self, loss: Tensor) -> Tensor | float:
+        """What a microbatch's summed `loss` is multiplied by on its way back."""
+        if self._loss_scale is None:
+            return 1 / self._reference_count
+        factor = self._loss_scale.value / self._reference_count
+        return self.ops.cast(factor, self.ops.dtype(loss))
+
+    def _update_rows(
+        self, table: Parameter, rows: Tensor, gradient: Tensor, scalars: Mapping, multiplier: Tensor
+    ) -> None:
+        """Apply the optimizer to the touched rows of a table. The others keep their weights and
+        slots as they are: momentum and decay reach a row only with a gradient."""
+        ops, dtype = self.ops, table.spec.dtype
+        slots = self._table_slots[table.spec.name]
+        value, new_slots = self.optimizer.update(
+            ops,
+            ops.take_rows(table.variable, rows),
+            gradient * self.typed(multiplier, dtype),
+            {name: ops.take_rows(slot, rows) for name, slot in slots.items()},
+            {name: self.typed(scalar, dtype) for name, scalar in scalars.items()},
+            self.optimizer.weight_decay,
+        )
+        ops.put_rows(table.variable, rows, value)
+        for name, new in new_slots.items():
+            ops.put_rows(slots[name], rows, new)
+
+    def typed(self, number: Any, dtype: str) -> Any:
+        """A number that may be multiplied with tensors of `dtype`."""
+        return self.ops.cast(number, dtype) if hasattr(number, "dtype") else number
+
+    def new_values(
+        self,
+        spec: ParamSpec,
+        param: Tensor,
+        grad: Tensor,
+        slots: Mapping[str, Tensor],
+        scalars: Mapping[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the optimizer makes of one whole parameter and its slots."""
+        decay = self.optimizer.weight_decay if len(spec.shape) > 1 else 0.0
+        return self.optimizer.update(self.ops, param, grad, slots, scalars, decay)
 
     def _add_to_totals(self, loss: Tensor, count: Tensor) -> None:
         ops = self.ops
@@ -198,6 +310,10 @@ class Adapter(ABC):
         """Trainable variables, then the statistics that ranks must agree on, in model order."""
 
     @abstractmethod
+    def statistics(self) -> list[Variable]:
+        """What a forward pass in training changes: batch norm's running mean, say."""
+
+    @abstractmethod
     def allocate(self) -> None:
         """Make gradient buffers and optimizer slots for the strategy's buckets."""
 
@@ -209,9 +325,9 @@ class Adapter(ABC):
 
     @abstractmethod
     def backward(self, batch: Mapping[str, Tensor], *, last: bool) -> Tensor:
-        """Add the gradient of sum(loss) / reference count; return sum(loss).
+        """Add the gradient of sum(loss) times `loss_factor`; return sum(loss).
 
-        With `last`, hand every bucket to the strategy as soon as it is complete.
+        With `last`, hand every bucket and table to the strategy as soon as it is complete.
         """
 
     @abstractmethod
@@ -242,7 +358,32 @@ class Adapter(ABC):
     def write_parameters(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Put back some of what `read_arrays` gave."""
 
+    @abstractmethod
+    def swap_buckets(self, slot: str) -> None:
+        """Exchange every parameter of the buckets with its slot."""
+
     # ---- state ---------------------------------------------------------------------------
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Have the model hold its averaged weights for a while, where an average is kept."""
+        if "average" not in self.optimizer.slots:
+            yield
+            return
+        self._swap("average")
+        try:
+            yield
+        finally:
+            self._swap("average")
+
+    def _swap(self, slot: str) -> None:
+        ops = self.ops
+        self.swap_buckets(slot)
+        for table in self.strategy.tables:
+            kept = self._table_slots[table.spec.name][slot]
+            weights = ops.array(ops.numpy(ops.read(table.variable)))
+            ops.assign(table.variable, ops.read(kept))
+            ops.assign(kept, weights)
 
     def average_statistics(self) -> None:
         """Replace what differs by rank among the untrained arrays (batch norm's statistics) by
@@ -277,7 +418,8 @@ class Adapter(ABC):
 
     def _arrays(self) -> dict[str, np.ndarray]:
         strategy = {f"strategy/{k}": x for k, x in self.strategy.state_dict().items()}
-        return self.read_arrays() | strategy
+        scale = {"loss_scale": self._loss_scale.read()} if self._loss_scale else {}
+        return self.read_arrays() | strategy | scale
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take over a saved state. Raises `HvdkitError` if it is another model's."""
@@ -289,11 +431,13 @@ class Adapter(ABC):
                     f"the checkpoint is of another model or optimizer: {name} is "
                     f"{given.get(name, 'absent')} there and {expected.get(name, 'absent')} here"
                 )
-        own = {k: v for k, v in arrays.items() if not k.startswith("strategy/")}
-        self.write_parameters(own)
+        others = ("strategy/", "loss_scale")
+        self.write_parameters({k: v for k, v in arrays.items() if not k.startswith(others)})
         self.strategy.load_state_dict(
-            {k.removeprefix("strategy/"): v for k, v in arrays.items() if k not in own}
+            {k.removeprefix("strategy/"): v for k, v in arrays.items() if k.startswith("strategy/")}
         )
+        if self._loss_scale:
+            self._loss_scale.write(arrays["loss_scale"])
 
     def weights_sha256(self) -> str:
         """A digest of the trainable parameters, by canonical name: equal bits, equal digest."""
@@ -309,6 +453,39 @@ class Adapter(ABC):
 
     def close(self) -> None:  # noqa: B027 - most adapters have nothing to undo
         """Give the model back to its owner as an ordinary one."""
+
+
+class LossScale:
+    """The dynamic loss scale of fp16: halved when a gradient overflows, doubled after
+    `patience` updates that did not (Micikevicius et al. 2018, section 3.2)."""
+
+    start, patience = 2.0**15, 2000
+
+    def __init__(self, ops: Ops):
+        self._ops = ops
+        self._state = ops.variable(np.array([self.start, 0.0]), "float64")
+
+    @property
+    def value(self) -> Tensor:
+        return self._ops.read(self._state)[0]
+
+    def adjust(self, finite: Tensor) -> None:
+        """Take note of one step's outcome."""
+        ops = self._ops
+        state = ops.read(self._state)
+        scale, good = state[0], state[1]
+        grown = good + 1 >= self.patience
+        ok = (ops.where(grown, scale * 2, scale), ops.where(grown, good * 0, good + 1))
+        halved = ops.maximum(scale / 2, 1.0)
+        new = [ops.where(finite, ok[0], halved), ops.where(finite, ok[1], good * 0)]
+        ops.assign(self._state, ops.concat([ops.reshape(x, (1,)) for x in new]))
+
+    def read(self) -> np.ndarray:
+        """(scale, updates since it changed), for a checkpoint."""
+        return self._ops.numpy(self._state).copy()
+
+    def write(self, state: np.ndarray) -> None:
+        self._ops.assign(self._state, self._ops.array(state, "float64"))
 
 
 def stream_words(seed: int, step: int, rank: int, generator: int = 0) -> np.ndarray:

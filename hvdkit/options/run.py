@@ -25,11 +25,12 @@ class FrameworkOptions:
 @dataclass(kw_only=True)
 class TorchOptions:
     device: str = choice("auto", "cpu", "cuda", default="auto")
+    compile: str | None = choice("model", "blocks", default=None)
 
 
 @dataclass(kw_only=True)
 class TensorFlowOptions:
-    pass
+    jit_compile: bool = False
 
 
 @dataclass(kw_only=True)

@@ -1,9 +1,9 @@
 """The contract between a training step and the way its ranks work together.
 
 A strategy sees parameters and flat gradient buffers through `Ops`, and other ranks through
-`Comm`; it sees no framework. One step calls, in this order: `bucket_ready` for every bucket
-(during the backward pass where the framework can), `gradient` for every bucket before its
-update, `after_update`.
+`Comm`; it sees no framework. One step calls, in this order: `bucket_ready` for every bucket and
+`rows_ready` for every table (during the backward pass where the framework can), `gradient` and
+`row_gradient` for each of them, and, unless the step is skipped, `after_update`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from hvdkit.tensors import Ops, Tensor, Variable
 class Parameter:
     """A named variable of the model that the ranks must agree on.
 
-    Untrained ones (batch norm's statistics) have no gradient and are in no bucket.
+    Untrained ones (batch norm's statistics) have no gradient and are in no bucket. Nor is a
+    sparse one: it is a table whose gradient travels as the rows it touches.
     """
 
     spec: ParamSpec
     variable: Variable
     trainable: bool = True
+    sparse: bool = False
 
 
 class Strategy(ABC):
     """How gradients, and where needed parameters, come to agree over the ranks."""
 
     buckets: tuple[Bucket, ...]
+    tables: tuple[Parameter, ...]
 
     def __init__(self, *, bucket_mb: float):
         self.bucket_mb = bucket_mb
@@ -51,7 +54,9 @@ class Strategy(ABC):
         """Give every rank rank 0's values and plan the buckets (or take over a saved `plan`)."""
         self.comm, self.ops = comm, ops
         self._params = tuple(params)
-        specs = [param.spec for param in params if param.trainable]
+        trained = [param for param in params if param.trainable]
+        self.tables = tuple(param for param in trained if param.sparse)
+        specs = [param.spec for param in trained if not param.sparse]
         if plan is None:
             self.buckets = plan_buckets(specs, cap_mb=self.bucket_mb, world_size=self.shards())
         else:
@@ -87,8 +92,24 @@ class Strategy(ABC):
     def bucket_ready(self, bucket: Bucket, flat: Tensor) -> None:
         """This rank's gradient of `bucket` is complete in `flat` (`bucket.size` elements)."""
 
+    @abstractmethod
+    def rows_ready(self, table: Parameter, rows: Tensor, values: Tensor) -> None:
+        """This rank's gradient of `table` is `values` (n, width) at `rows` (n,), and 0 elsewhere.
+
+        A row may come several times: its values add up.
+        """
+
+    @abstractmethod
+    def row_gradient(self, table: Parameter) -> tuple[Tensor, Tensor]:
+        """The rows of `table` to update, each once, and their gradients; waits for them.
+
+        Rows whose gradient is zero are left out: which rows a step touches then does not
+        depend on how its batch was split.
+        """
+
     def global_norm(self, gradients: Sequence[Tensor]) -> Tensor:
-        """The Euclidean norm (float64) of the whole gradient, from what `gradient` gave."""
+        """The Euclidean norm (float64) of the whole gradient, from what `gradient` and
+        `row_gradient` gave."""
         squares = [self.ops.cast(self.ops.sum(g * g), "float64") for g in gradients]
         return self.ops.sqrt(sum(squares[1:], squares[0]))
 

@@ -65,8 +65,8 @@ def train(made: Adapter, *, start: int = 0, stop: int = 4, **options: Any) -> No
 def loss(made: Adapter) -> float:
     """The mean loss over all records."""
     records = source().take(np.arange(RECORDS))
-    total, count = made.evaluate(made.task.prepare(records, valid=True))["loss"]  # type: ignore[attr-defined]
-    return total / count
+    sums = made.evaluate(made.task.prepare(records, valid=True))  # type: ignore[attr-defined]
+    return float(sums["loss"] / sums["count"])
 
 
 def arrays(made: Adapter) -> dict[str, np.ndarray]:

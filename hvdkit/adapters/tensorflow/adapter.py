@@ -7,6 +7,7 @@ optimizer; Keras's part is the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable
 
 import keras
@@ -20,14 +21,24 @@ from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import ParamSpec
 from hvdkit.strategies import Parameter
 
+_log = logging.getLogger(__name__)
+
 
 class TensorFlowAdapter(Adapter):
-    """Train a `keras.Model` on TensorFlow."""
+    """Train a `keras.Model` on TensorFlow.
+
+    `jit_compile` has XLA compile the model. All its gradients then come at once, so that no
+    communication is hidden behind the backward pass.
+
+    Weights of a layer that says `sparse_rows = True` are tables: their gradients travel as
+    rows. It must look them up in the variable itself (`tf.gather(variable, ids)`).
+    """
 
     framework = "tensorflow"
 
-    def __init__(self, **kwargs):
+    def __init__(self, *, jit_compile: bool = False, **kwargs):
         super().__init__(**kwargs)
+        self._jit_compile = jit_compile
         self.ops = TensorFlowOps()
         self._steps: dict[Hashable, tf.types.experimental.PolymorphicFunction] = {}
         self._grads: dict[str, tf.Tensor] = {}  # of the microbatches so far, while tracing
@@ -45,6 +56,13 @@ class TensorFlowAdapter(Adapter):
         self._places = places(self.model)
         self._seeds = random_states(self.model)
         self._evaluate = tf.function(self._metrics, autograph=False, reduce_retracing=True)
+        self._forward = self._train_outputs
+        if self._jit_compile:
+            _log.info(
+                "the model is compiled by XLA: its gradients come together when the backward "
+                "pass ends, so that nothing hides the communication"
+            )
+            self._forward = tf.function(self._forward, autograph=False, jit_compile=True)
 
     def _check_dtype(self):
         odd = [v for v in self.model.trainable_variables if v.dtype != self.dtype]
@@ -58,10 +76,30 @@ class TensorFlowAdapter(Adapter):
         trained = {id(v) for v in self.model.trainable_variables}
         if not trained:
             raise HvdkitError("the model has no trainable variable: is layer.trainable False?")
+        tables = {
+            id(variable)
+            for layer in self.model._flatten_layers()
+            if getattr(layer, "sparse_rows", False)
+            for variable in layer._trainable_variables
+        }
         ordered = sorted(self._places, key=lambda place: id(place.variable) not in trained)
         return [
-            Parameter(_spec(place), place.variable.value, id(place.variable) in trained)
+            Parameter(
+                _spec(place),
+                place.variable.value,
+                trainable=id(place.variable) in trained,
+                sparse=id(place.variable) in tables,
+            )
             for place in ordered
+        ]
+
+    def statistics(self):
+        kept = {id(place.variable) for place in self._places}
+        return [
+            variable.value
+            for layer in self.model._flatten_layers()
+            for variable in layer._non_trainable_variables
+            if id(variable) in kept
         ]
 
     def allocate(self):
@@ -69,13 +107,16 @@ class TensorFlowAdapter(Adapter):
         self._variables = {
             name: by_name[name] for bucket in self.strategy.buckets for name in bucket.names
         }
+        self._tables = {table.spec.name: table.variable for table in self.strategy.tables}
         self._slots = {
-            name: {
-                slot: tf.Variable(tf.zeros_like(variable), trainable=False)
-                for slot in self.optimizer.slots
-            }
+            name: {slot: self._new_slot(slot, variable) for slot in self.optimizer.slots}
             for name, variable in self._variables.items()
         }
+
+    def _new_slot(self, slot, variable):
+        start = self.optimizer.slot_start(slot)
+        value = variable.read_value() if start == "parameter" else tf.fill(variable.shape, start)
+        return tf.Variable(tf.cast(value, variable.dtype), trainable=False)
 
     # ---- the step ------------------------------------------------------------------------
 
@@ -101,12 +142,7 @@ class TensorFlowAdapter(Adapter):
         def step(batches, local, scalars, streams):
             for i, state in enumerate(self._seeds):
                 state.value.assign(tf.cast(streams[i], state.value.dtype))
-            self._reduced: list[tf.Tensor] = []
-            agreed = self.step_body(batches, local, scalars)
-            with tf.control_dependencies(self._reduced):
-                finished = tf.timestamp()
-            self._waited.assign_add(finished - self._computed)
-            return agreed
+            return self.step_body(batches, local, scalars)
 
         # A batch's length is left open: the run's last one is shorter.
         batch = {
@@ -125,26 +161,53 @@ class TensorFlowAdapter(Adapter):
             ],
         )
 
+    def _train_outputs(self, *inputs):
+        return self.model(*inputs, training=True)
+
     def backward(self, batch, *, last):
-        variables = list(self._variables.values())
+        watched = self._variables | self._tables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            outputs = self.model(*self.task.inputs(batch), training=True)
+            tape.watch(list(watched.values()))
+            outputs = self._forward(*self.task.inputs(batch))
             loss = tf.reduce_sum(self.task.losses(self.ops, outputs, batch))
-            scaled = loss / self._reference_count
-        grads = tape.gradient(scaled, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        self._accumulate(dict(zip(self._variables, grads, strict=True)))
+            scaled = loss * self.loss_factor(loss)
+        grads = tape.gradient(scaled, watched)
+        self._accumulate({name: self._found(name, grad) for name, grad in grads.items()})
         if last:
-            with tf.control_dependencies(list(self._grads.values())):
+            dense = [self._grads[name] for name in self._variables]
+            with tf.control_dependencies(dense):
                 self._computed = tf.timestamp()
             for bucket in self.strategy.buckets:
                 self.strategy.bucket_ready(bucket, self._flat(bucket))
+            for table in self.strategy.tables:
+                slices = self._grads[table.spec.name]
+                rows = tf.cast(slices.indices, tf.int64)
+                self.strategy.rows_ready(table, rows, slices.values)
             self._grads = {}
         return loss
 
+    def _found(self, name, grad):
+        """A parameter's gradient: a tensor, or rows of a table; zero, or none, where unused."""
+        if name in self._variables:
+            if grad is None:
+                return tf.zeros_like(self._variables[name])
+            return tf.convert_to_tensor(grad)
+        table = self._tables[name]
+        if grad is None:
+            none = tf.zeros((0,), tf.int64)
+            return tf.IndexedSlices(tf.gather(table, none), none)
+        if not isinstance(grad, tf.IndexedSlices):
+            raise HvdkitError(
+                f"{name} is marked sparse_rows, but its gradient is dense: its layer must look "
+                "rows up with tf.gather(variable, ids), and nothing else may use the table"
+            )
+        return grad
+
     def _accumulate(self, grads):
         before = self._grads
-        self._grads = {n: before[n] + grad if before else grad for n, grad in grads.items()}
+        self._grads = {
+            name: _added(before[name], grad) if before else grad for name, grad in grads.items()
+        }
 
     def _flat(self, bucket):
         parts = [tf.reshape(self._grads[name], (-1,)) for name in bucket.names]
@@ -152,8 +215,12 @@ class TensorFlowAdapter(Adapter):
             parts.append(tf.zeros((bucket.size - bucket.numel,), bucket.dtype))
         return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
+    def note_agreement(self, gradients):
+        with tf.control_dependencies(gradients):
+            finished = tf.timestamp()
+        self._waited.assign_add(finished - self._computed)
+
     def update(self, bucket, gradient, scalars, multiplier):
-        self._reduced.append(gradient)
         scalars = {name: tf.cast(value, bucket.dtype) for name, value in scalars.items()}
         gradient = gradient * tf.cast(multiplier, bucket.dtype)
         sizes = [param.numel for param in bucket.params]
@@ -161,17 +228,23 @@ class TensorFlowAdapter(Adapter):
         parts = tf.split(gradient, [*sizes, padding] if padding else sizes)
         for param, part in zip(bucket.params, parts, strict=False):
             variable, slots = self._variables[param.name], self._slots[param.name]
-            value, new_slots = self.optimizer.update(
-                self.ops,
+            value, new_slots = self.new_values(
+                param,
                 variable.read_value(),
                 tf.reshape(part, variable.shape),
                 {name: slot.read_value() for name, slot in slots.items()},
                 scalars,
-                self.optimizer.weight_decay if len(param.shape) > 1 else 0.0,
             )
             variable.assign(value)
             for name, new in new_slots.items():
                 slots[name].assign(new)
+
+    def swap_buckets(self, slot):
+        for name, variable in self._variables.items():
+            kept = self._slots[name][slot]
+            weights = tf.identity(variable.read_value())
+            variable.assign(kept)
+            kept.assign(weights)
 
     def evaluate(self, batch):
         sums = self._evaluate(self._tensors(batch))
@@ -224,9 +297,17 @@ class TensorFlowAdapter(Adapter):
             if place.name in params:
                 kind = "params" if params[place.name].trainable else "statistics"
                 state[f"{kind}/{place.name}"] = (place, place.variable.value)
-            for slot, variable in getattr(self, "_slots", {}).get(place.name, {}).items():
+            slots = {**getattr(self, "_slots", {}), **self._table_slots}.get(place.name, {})
+            for slot, variable in slots.items():
                 state[f"optimizer/{slot}/{place.name}"] = (place, variable)
         return state
+
+
+def _added(x, y):
+    if isinstance(x, tf.IndexedSlices):
+        pairs = ((x.values, y.values), (x.indices, y.indices))
+        return tf.IndexedSlices(*(tf.concat(pair, 0) for pair in pairs))
+    return x + y
 
 
 def _spec(place: Place) -> ParamSpec:

@@ -83,18 +83,29 @@ class TensorFlowOps:
         unique, place = tf.unique(rows)
         return unique, tf.math.unsorted_segment_sum(values, place, tf.size(unique))
 
+    def drop_zero_rows(self, rows, values):
+        others = list(range(1, len(values.shape)))
+        kept = tf.reduce_any(values != 0, others)
+        return tf.boolean_mask(rows, kept), tf.boolean_mask(values, kept)
+
     def take_rows(self, variable, rows):
         return tf.gather(variable, rows)
 
     def put_rows(self, variable, rows, values):
         variable.scatter_update(tf.IndexedSlices(values, rows))
 
-    def when(self, condition, then):
-        def branch():
-            then()
-            return tf.no_op()
+    def when(self, condition, then, otherwise):
+        def branch(change):
+            def run():
+                change()
+                return tf.constant(0)  # a branch has to return something
 
-        tf.cond(condition, branch, tf.no_op)
+            return run
+
+        tf.cond(condition, branch(then), branch(otherwise))
+
+    def copy(self, variable):
+        return tf.identity(variable.read_value())
 
     def variable(self, value, dtype=None):
         return tf.Variable(np.array(value, dtype=dtype), trainable=False)

@@ -9,8 +9,9 @@ buffers in cache-sized pieces.
 from __future__ import annotations
 
 import functools
+import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from hvdkit.adapters.torch.ops import TorchOps
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import Bucket, ParamSpec
 from hvdkit.strategies import Parameter
+
+_log = logging.getLogger(__name__)
+Compile = Literal["model", "blocks"]
 
 # Small enough for a piece of parameters, gradients, slots and temporaries to stay in a core's
 # L2 cache; measured by benchmarks/step.py.
@@ -57,12 +61,20 @@ class _Buffers:
 
 
 class TorchAdapter(Adapter):
-    """Train a `torch.nn.Module`. `device` is "cpu", "cuda", or "auto"."""
+    """Train a `torch.nn.Module`. `device` is "cpu", "cuda", or "auto".
+
+    `compile` hands the "model" to torch.compile, or each of its repeated "blocks" (the members
+    of its `ModuleList`s and `Sequential`s) by itself. A compiled region gives all its gradients
+    at once: with the whole model no communication is hidden behind the backward pass.
+
+    Weights of embeddings made with `sparse=True` are tables: their gradients travel as rows.
+    """
 
     framework = "torch"
 
-    def __init__(self, *, device: str = "auto", **kwargs: Any):
+    def __init__(self, *, device: str = "auto", compile: Compile | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        self._compile = compile
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and not torch.cuda.is_available():
@@ -73,6 +85,8 @@ class TorchAdapter(Adapter):
         self.ops = TorchOps(self.device)
         self._buffers: list[_Buffers] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
+        self._statistics: list[torch.Tensor] | None = None
+        self._waiting_tables: set[str] = set()  # whose gradient has not come in this pass
         self._launching = False
 
     # ---- setup ---------------------------------------------------------------------------
@@ -83,10 +97,24 @@ class TorchAdapter(Adapter):
             with torch.no_grad():
                 self.model(*self.task.inputs(self._tensors(example)))
         self.model.train()
+        if self._compile == "model":
+            _log.info(
+                "the whole model is compiled: its gradients come together when the backward pass "
+                "ends, so that nothing hides the communication (compile=blocks keeps that)"
+            )
+            self.model.compile()
+        elif self._compile == "blocks":
+            for block in _blocks(self.model):
+                block.compile()
 
     def parameters(self):
+        tables = {
+            id(module.weight)
+            for module in self.model.modules()
+            if isinstance(module, torch.nn.Embedding | torch.nn.EmbeddingBag) and module.sparse
+        }
         trained = [
-            Parameter(_spec(name, param), param)
+            Parameter(_spec(name, param), param, sparse=id(param) in tables)
             for name, param in self.model.named_parameters()
             if param.requires_grad
         ]
@@ -114,6 +142,11 @@ class TorchAdapter(Adapter):
             if name in saved and name not in counters
         ]
 
+    def statistics(self):
+        if self._statistics is None:  # looked up once: it takes a walk through all modules
+            self._statistics = [x for _, x in self._persistent_buffers()]
+        return self._statistics
+
     def allocate(self):
         by_name = dict(self.model.named_parameters())
         for bucket in self.strategy.buckets:
@@ -122,6 +155,9 @@ class TorchAdapter(Adapter):
             self._buffers.append(buffers)
             for param in params:
                 self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(buffers)))
+        for table in self.strategy.tables:
+            hook = self._table_hook(table)
+            self._hooks.append(table.variable.register_post_accumulate_grad_hook(hook))
 
     def _allocate_bucket(self, bucket, params):
         values = self.ops.zeros((bucket.size,), bucket.dtype)
@@ -129,8 +165,12 @@ class TorchAdapter(Adapter):
             view = _view(values, bucket, i)
             view.copy_(param.detach())
             param.data = view
-        slots = {name: torch.zeros_like(values) for name in self.optimizer.slots}
+        slots = {name: self._new_slot(name, values) for name in self.optimizer.slots}
         return _Buffers(bucket, params, values, slots, self._decay(bucket, values))
+
+    def _new_slot(self, name, values):
+        start = self.optimizer.slot_start(name)
+        return values.clone() if start == "parameter" else torch.full_like(values, start)
 
     def _decay(self, bucket, values):
         if not self.optimizer.weight_decay:
@@ -150,6 +190,8 @@ class TorchAdapter(Adapter):
             # to zeros, which would be two more passes over memory.
             for param in buffers.params:
                 param.grad = None
+        for table in self.strategy.tables:
+            table.variable.grad = None
         batches = [self._tensors(batch) for batch in microbatches]
         agreed = self.step_body(batches, torch.from_numpy(local), scalars)
         return agreed.cpu().numpy()
@@ -163,13 +205,15 @@ class TorchAdapter(Adapter):
             torch.cuda.manual_seed(stream)
 
     def backward(self, batch, *, last):
-        outputs = self.model(*self.task.inputs(batch))
-        loss = self.task.losses(self.ops, outputs, batch).sum()
+        with self._autocast():
+            outputs = self.model(*self.task.inputs(batch))
+            loss = self.task.losses(self.ops, outputs, batch).sum()
         if last:
             self._launching = True
+            self._waiting_tables = {table.spec.name for table in self.strategy.tables}
             for buffers in self._buffers:
                 buffers.missing = len(buffers.params)
-        (loss / self._reference_count).backward()
+        (loss * self.loss_factor(loss)).backward()
         if last:
             self._launching = False
             self._launch_rest()
@@ -184,8 +228,35 @@ class TorchAdapter(Adapter):
 
         return arrived
 
+    def _autocast(self):
+        return torch.autocast(
+            self.device.type,
+            dtype=getattr(torch, self.compute_dtype or "bfloat16"),
+            enabled=self.compute_dtype is not None,
+        )
+
+    def _table_hook(self, table):
+        def arrived(_param):
+            if self._launching:
+                self._launch_table(table)
+
+        return arrived
+
+    def _launch_table(self, table):
+        self._waiting_tables.discard(table.spec.name)
+        grad = table.variable.grad
+        if grad is None:  # the batch never looked at it
+            rows = torch.zeros(0, dtype=torch.int64, device=self.device)
+            values = table.variable.detach()[rows]
+        else:
+            rows, values = grad._indices()[0], grad._values()
+        self.strategy.rows_ready(table, rows, values)
+
     def _launch_rest(self):
-        """Send the buckets that an unused parameter kept from being complete."""
+        """Send what an unused parameter kept from being complete."""
+        for table in self.strategy.tables:
+            if table.spec.name in self._waiting_tables:
+                self._launch_table(table)
         for buffers in self._buffers:
             if buffers.missing:
                 for param in buffers.params:
@@ -198,6 +269,9 @@ class TorchAdapter(Adapter):
         buffers = self._buffers[bucket.index]
         on_cpu = gradient.device.type == "cpu"
         factor = float(multiplier) if on_cpu else multiplier
+        if self.optimizer.layerwise:
+            self._update_whole(buffers, gradient.mul_(factor), scalars)
+            return
         piece = _PIECE if on_cpu else bucket.size
         for lo in range(0, bucket.size, piece):
             here = slice(lo, min(lo + piece, bucket.size))
@@ -206,7 +280,7 @@ class TorchAdapter(Adapter):
             if not on_cpu or factor != 1.0:
                 gradient[here].mul_(factor)
             decay = buffers.decay
-            new_values, new_slots = self.optimizer.update(
+            new = self.optimizer.update(
                 self.ops,
                 values,
                 gradient[here],
@@ -214,17 +288,33 @@ class TorchAdapter(Adapter):
                 scalars,
                 decay if isinstance(decay, float) else decay[here],
             )
-            _store(values, new_values)
-            for name, value in new_slots.items():
-                _store(slots[name], value)
+            _store_all(values, slots, new)
+
+    def _update_whole(self, buffers, gradient, scalars):
+        """A rule that needs the norms of whole parameters."""
+        bucket = buffers.bucket
+        for i, spec in enumerate(bucket.params):
+            values = _view(buffers.values, bucket, i)
+            slots = {name: _view(slot, bucket, i) for name, slot in buffers.slots.items()}
+            grad = _view(gradient, bucket, i)
+            _store_all(values, slots, self.new_values(spec, values, grad, slots, scalars))
+
+    @torch.no_grad()
+    def swap_buckets(self, slot):
+        for buffers in self._buffers:
+            kept = buffers.slots[slot]
+            weights = buffers.values.clone()
+            buffers.values.copy_(kept)
+            kept.copy_(weights)
 
     @torch.no_grad()
     def evaluate(self, batch):
         self.model.eval()
         tensors = self._tensors(batch)
-        outputs = self.model(*self.task.inputs(tensors))
+        with self._autocast():
+            outputs = self.model(*self.task.inputs(tensors))
+            sums = self.task.metrics(self.ops, outputs, tensors)
         self.model.train()
-        sums = self.task.metrics(self.ops, outputs, tensors)
         return {name: value.cpu().numpy() for name, value in sums.items()}
 
     @property
@@ -271,12 +361,16 @@ class TorchAdapter(Adapter):
             for i, name in enumerate(buffers.bucket.names):
                 for slot, flat in buffers.slots.items():
                     places[f"optimizer/{slot}/{name}"] = _view(flat, buffers.bucket, i)
+        for name, slots in self._table_slots.items():
+            places |= {f"optimizer/{slot}/{name}": kept for slot, kept in slots.items()}
         return places
 
     def close(self):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        for module in self.model.modules():
+            module._compiled_call_impl = None
 
 
 def _spec(name, tensor):
@@ -300,6 +394,22 @@ def _is_alone(grad):
         return False
     storage = grad.untyped_storage()  # the gradient itself and this name are two users
     return count(storage._cdata) == 2 and storage.nbytes() == grad.nbytes
+
+
+def _blocks(model):
+    """The repeated parts of a model: what its outermost lists of modules hold."""
+    for child in model.children():
+        if isinstance(child, torch.nn.ModuleList | torch.nn.Sequential):
+            yield from child
+        else:
+            yield from _blocks(child)
+
+
+def _store_all(values, slots, new):
+    new_values, new_slots = new
+    _store(values, new_values)
+    for name, value in new_slots.items():
+        _store(slots[name], value)
 
 
 def _store(place, value):

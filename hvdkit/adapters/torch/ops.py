@@ -89,6 +89,10 @@ class TorchOps:
         total = values.new_zeros((len(unique), *values.shape[1:]))
         return unique, total.index_add_(0, place, values)
 
+    def drop_zero_rows(self, rows, values):
+        kept = (values != 0).flatten(1).any(1)
+        return rows[kept], values[kept]
+
     def take_rows(self, variable, rows):
         return variable.detach()[rows]
 
@@ -96,9 +100,11 @@ class TorchOps:
         with torch.no_grad():
             variable.index_copy_(0, rows, values)
 
-    def when(self, condition, then):
-        if bool(condition):
-            then()
+    def when(self, condition, then, otherwise):
+        (then if bool(condition) else otherwise)()
+
+    def copy(self, variable):
+        return variable.detach().clone()
 
     def variable(self, value, dtype=None):
         return self.array(value, dtype)
