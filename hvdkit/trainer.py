@@ -301,7 +301,11 @@ class Trainer:
     def lr(self, step: int) -> float:
         """The learning rate of update number `step` (0 is the first)."""
         return self.schedule(
-            self.adapter.optimizer.lr, step, num_steps=self.num_steps, workers=self.comm.size
+            self.adapter.optimizer.lr,
+            step,
+            num_steps=self.num_steps,
+            workers=self.comm.size,
+            steps_per_epoch=len(self.train_data.source) / self.train_data.batch_size,
         )
 
     def _do_what_is_due(self) -> None:

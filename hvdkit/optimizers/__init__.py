@@ -10,7 +10,7 @@ from hvdkit.optimizers.base import LayerwiseOptimizer, Optimizer
 from hvdkit.optimizers.ema import Averaged
 from hvdkit.optimizers.lars import LAMB, LARS
 from hvdkit.optimizers.rmsprop import RMSprop
-from hvdkit.optimizers.schedules import Constant, Cosine, Schedule
+from hvdkit.optimizers.schedules import Constant, Cosine, Linear, Polynomial, Schedule, Step
 from hvdkit.optimizers.sgd import SGD
 
 __all__ = [
@@ -24,7 +24,10 @@ __all__ = [
     "Constant",
     "Cosine",
     "LayerwiseOptimizer",
+    "Linear",
     "Optimizer",
+    "Polynomial",
     "RMSprop",
     "Schedule",
+    "Step",
 ]

@@ -16,8 +16,16 @@ from hvdkit.optimizers import Constant, Cosine, Schedule
 BASE = 0.1
 
 
-def rates(schedule: Schedule, *, num_steps: int, workers: int) -> list[float]:
-    return [schedule(BASE, step, num_steps=num_steps, workers=workers) for step in range(num_steps)]
+def rate(
+    schedule: Schedule, step: int, *, num_steps: int, workers: int = 1, steps_per_epoch: float = 10
+) -> float:
+    return schedule(
+        BASE, step, num_steps=num_steps, workers=workers, steps_per_epoch=steps_per_epoch
+    )
+
+
+def rates(schedule: Schedule, *, num_steps: int, **more: Any) -> list[float]:
+    return [rate(schedule, step, num_steps=num_steps, **more) for step in range(num_steps)]
 
 
 @given(
@@ -30,8 +38,8 @@ def test_after_warm_up_the_rate_is_scaled_by_the_workers(
 ) -> None:
     name, power = rule
     schedule = Constant(warmup_steps=warmup, scale_lr=name)
-    for rate in rates(schedule, num_steps=40, workers=workers)[max(warmup - 1, 0) :]:
-        assert rate == pytest.approx(BASE * workers**power)
+    for found in rates(schedule, num_steps=40, workers=workers)[max(warmup - 1, 0) :]:
+        assert found == pytest.approx(BASE * workers**power)
 
 
 @given(workers=st.integers(2, 64), warmup=st.integers(1, 50))
@@ -68,11 +76,11 @@ def test_a_cosine_has_no_jump_and_ends_low(
     steepest = full * math.pi / 2 / (num_steps - warmup)
     for before, after in itertools.pairwise(rest):
         assert before - after <= steepest * (1 + 1e-9)
-    end = schedule(BASE, num_steps, num_steps=num_steps, workers=4)
+    end = rate(schedule, num_steps, num_steps=num_steps, workers=4)
     assert end == pytest.approx(final * full)
     middle = (num_steps + warmup) / 2
     if middle == int(middle):
-        halfway = schedule(BASE, int(middle), num_steps=num_steps, workers=4)
+        halfway = rate(schedule, int(middle), num_steps=num_steps, workers=4)
         assert halfway == pytest.approx(full * (1 + final) / 2)
 
 
