@@ -35,7 +35,8 @@ from hvdkit.install.survey import (
     take_survey,
 )
 from hvdkit.install.symptoms import diagnose, telling_lines
-from hvdkit.install.wheels import WheelStore, default_cache, read_record
+from hvdkit.install.wheels import WheelStore, read_record
+from hvdkit.launch.cache import default_cache
 
 SOURCE = f"horovod=={rulebook.HOROVOD_VERSION}"
 RUNTIME_PACKAGES = ("cloudpickle", "psutil", "pyyaml", "packaging", "cffi")

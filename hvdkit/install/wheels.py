@@ -10,19 +10,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from hvdkit.install.rules import RECORD_FILE
 from hvdkit.install.survey import package_folder
-
-
-def default_cache(environ: Mapping[str, str]) -> Path:
-    """hvdkit's cache folder: $HVDKIT_CACHE, or `hvdkit` in the user's cache folder."""
-    if environ.get("HVDKIT_CACHE"):
-        return Path(environ["HVDKIT_CACHE"]).expanduser().absolute()
-    base = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "hvdkit"
 
 
 class WheelStore:

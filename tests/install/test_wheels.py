@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hvdkit.install.wheels import WheelStore, default_cache
+from hvdkit.install.wheels import WheelStore
+from hvdkit.launch.cache import default_cache
 
 NAME = "horovod-0.28.1-cp311-cp311-linux_x86_64.whl"
 
