@@ -39,7 +39,7 @@ DEPTH = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
 ASIDE = {
     "cli": {"install", "bench", "report", "launch", "errors", "version"},
     "install": {"launch", "errors", "version"},
-    "models": set(),
+    "models": {"errors"},
 }
 FRAMEWORKS = ("torch", "tensorflow", "keras")
 
@@ -113,7 +113,7 @@ def frameworks_of(path: Path) -> set[str]:
         return {"torch"}
     if place[:2] == ("adapters", "tensorflow"):
         return {"tensorflow", "keras"}
-    return {"keras"} if path.name.startswith("keras_") else set()
+    return {"tensorflow", "keras"} if path.name.startswith("keras_") else set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

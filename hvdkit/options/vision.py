@@ -24,26 +24,64 @@ class MLPOptions:
     hidden: list[int] = positive()
 
 
+def _check_stages(node: dict[str, Any], where: str) -> None:
+    """One width and one number of blocks a stage, and groups that divide every width."""
+    widths, blocks = node["widths"], node["blocks"]
+    if not widths or len(widths) != len(blocks):
+        raise HvdkitError(
+            f"{where}.widths={widths} and {where}.blocks={blocks} need one number each for "
+            "every stage, and one stage at least"
+        )
+    groups = node["norm_groups"]
+    wider = [4 * width for width in widths] if node.get("block") == "bottleneck" else []
+    odd = [width for width in [*widths, *wider] if width % min(groups, width)]
+    if node["norm_kind"] == "group" and odd:
+        raise HvdkitError(
+            f"{where}.norm_groups={groups} does not divide the width {odd[0]} of {where}.widths"
+        )
+
+
 @dataclass(kw_only=True)
 class ResNetOptions:
     widths: list[int] = positive()
     blocks: list[int] = positive()
+    block: str = choice("basic", "bottleneck")
+    stem: str = choice("small", "imagenet")
     norm_kind: str = choice("group", "batch")
     norm_groups: int = at_least(1)
+    zero_last_norm: bool
+
+    check_together = staticmethod(_check_stages)
+
+
+@dataclass(kw_only=True)
+class VGGOptions:
+    widths: list[int] = positive()
+    blocks: list[int] = positive()
+    hidden: list[int] = positive()
+    pooled: int = at_least(1)
+    dropout: float = between(0.0, 1.0)
+    norm_kind: str = choice("none", "group", "batch")
+    norm_groups: int = at_least(1)
+
+    check_together = staticmethod(_check_stages)
+
+
+@dataclass(kw_only=True)
+class ViTOptions:
+    patch: int = at_least(1)
+    width: int = at_least(1)
+    depth: int = at_least(1)
+    heads: int = at_least(1)
+    hidden: int = at_least(1)
+    pooling: str = choice("class", "mean")
+    dropout: float = between(0.0, 1.0)
 
     @staticmethod
     def check_together(node: dict[str, Any], where: str) -> None:
-        widths, blocks = node["widths"], node["blocks"]
-        if not widths or len(widths) != len(blocks):
+        if node["width"] % node["heads"]:
             raise HvdkitError(
-                f"{where}.widths={widths} and {where}.blocks={blocks} need one number each for "
-                "every stage, and one stage at least"
-            )
-        odd = [width for width in widths if width % min(node["norm_groups"], width)]
-        if node["norm_kind"] == "group" and odd:
-            raise HvdkitError(
-                f"{where}.norm_groups={node['norm_groups']} does not divide the width {odd[0]} of "
-                f"{where}.widths"
+                f"{where}.heads={node['heads']} does not divide {where}.width={node['width']}"
             )
 
 
@@ -54,4 +92,8 @@ SCHEMAS: dict[str, type] = {
     "hvdkit.models.vision.keras_mlp.MLP": MLPOptions,
     "hvdkit.models.vision.torch_resnet.ResNet": ResNetOptions,
     "hvdkit.models.vision.keras_resnet.ResNet": ResNetOptions,
+    "hvdkit.models.vision.torch_vgg.VGG": VGGOptions,
+    "hvdkit.models.vision.keras_vgg.VGG": VGGOptions,
+    "hvdkit.models.vision.torch_vit.ViT": ViTOptions,
+    "hvdkit.models.vision.keras_vit.ViT": ViTOptions,
 }

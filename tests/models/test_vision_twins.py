@@ -21,9 +21,20 @@ from tests.models.twins import (
 )
 
 SHAPE, CLASSES, RECORDS = (12, 12, 3), 6, 16
-RESNET = {"widths": [4, 8], "blocks": [1, 1], "norm_groups": 2}
+RESNET = {"widths": [4, 8], "blocks": [1, 2], "norm_groups": 2}
+VGG = {"widths": [4, 8], "blocks": [1, 2], "hidden": [7, 5], "dropout": 0.0, "norm_groups": 2}
+VIT = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "hidden": 12, "dropout": 0.0}
 NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "resnet, basic": ("resnet", "ResNet", RESNET),
+    "resnet, basic": ("resnet", "ResNet", {**RESNET, "zero_last_norm": True}),
+    "resnet, bottleneck, imagenet stem, batch norm": (
+        "resnet",
+        "ResNet",
+        {**RESNET, "block": "bottleneck", "stem": "imagenet", "norm_kind": "batch"},
+    ),
+    "vgg, pooled up": ("vgg", "VGG", {**VGG, "pooled": 5, "norm_kind": "none"}),
+    "vgg, pooled down, group norm": ("vgg", "VGG", {**VGG, "pooled": 2, "norm_kind": "group"}),
+    "vit, class token": ("vit", "ViT", {**VIT, "pooling": "class"}),
+    "vit, mean": ("vit", "ViT", {**VIT, "pooling": "mean"}),
 }
 
 
