@@ -2,5 +2,7 @@
 
 from hvdkit.tasks.base import Task
 from hvdkit.tasks.classification import Classification
+from hvdkit.tasks.click_through import ClickThrough
+from hvdkit.tasks.implicit_feedback import ImplicitFeedback
 
-__all__ = ["Classification", "Task"]
+__all__ = ["Classification", "ClickThrough", "ImplicitFeedback", "Task"]

@@ -1,0 +1,1 @@
+"""Recommender models: twins in torch and Keras."""
