@@ -7,7 +7,20 @@ from typing import Any
 
 from hvdkit.gradients.compression import FP16Compression, NoCompression
 from hvdkit.launch.environment import HorovodSettings
-from hvdkit.optimizers import SGD, Adam, Constant, Cosine
+from hvdkit.optimizers import (
+    LAMB,
+    LARS,
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    Linear,
+    Polynomial,
+    RMSprop,
+    Step,
+)
 from hvdkit.schema import at_least, between, choice, positive
 
 
@@ -98,8 +111,16 @@ SCHEMAS: dict[str, type] = {
     "hvdkit.strategies.AllReduce": AllReduceOptions,
     "hvdkit.optimizers.SGD": SGD,
     "hvdkit.optimizers.Adam": Adam,
+    "hvdkit.optimizers.AdamW": AdamW,
+    "hvdkit.optimizers.RMSprop": RMSprop,
+    "hvdkit.optimizers.Adagrad": Adagrad,
+    "hvdkit.optimizers.LARS": LARS,
+    "hvdkit.optimizers.LAMB": LAMB,
     "hvdkit.optimizers.Constant": Constant,
+    "hvdkit.optimizers.Linear": Linear,
     "hvdkit.optimizers.Cosine": Cosine,
+    "hvdkit.optimizers.Step": Step,
+    "hvdkit.optimizers.Polynomial": Polynomial,
     "hvdkit.gradients.compression.NoCompression": NoCompression,
     "hvdkit.gradients.compression.FP16Compression": FP16Compression,
     "hvdkit.callbacks.Log": NoOptions,
