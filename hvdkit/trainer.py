@@ -350,7 +350,7 @@ class Trainer:
         self._last_log = (now, waited, self.step)
         self._record(
             {
-                **({"train/loss": self._train_loss} if count else {}),
+                **({"train/loss": loss / count} if count else {}),
                 **({"train/skipped_steps": self.skipped_steps} if self.skipped_steps else {}),
                 "train/lr": self.lr(self.step - 1),
                 "samples_per_second": (self.step - step_then)

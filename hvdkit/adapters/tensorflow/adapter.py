@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable
+from typing import Any
 
 import keras
 import numpy as np
@@ -36,7 +37,7 @@ class TensorFlowAdapter(Adapter):
 
     framework = "tensorflow"
 
-    def __init__(self, *, jit_compile: bool = False, **kwargs):
+    def __init__(self, *, jit_compile: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self._jit_compile = jit_compile
         self.ops = TensorFlowOps()
