@@ -25,9 +25,11 @@ class GPT(keras.Model):
         layers: int,
         width: int,
         heads: int,
+        classes: int = 0,
         dropout: float = 0.0,
     ):
         super().__init__(name="gpt")
+        del classes  # it has no other head
         self.initial_weight = functools.partial(transformer_normal, depth=layers)
         self.token = keras.layers.Embedding(vocabulary, width, name="token")
         self.position = keras.layers.Embedding(context, width, name="position")

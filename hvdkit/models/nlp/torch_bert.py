@@ -79,6 +79,7 @@ class BERT(nn.Module):
             x = block(x, valid)
         if self.classes:
             return self.head(self.drop(torch.tanh(self.pool(x[:, 0]))))
+        assert positions is not None, "the masked-token head needs positions"
         chosen = x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
         return functional.linear(
             self.pool_norm(gelu(self.pool(chosen))), self.token.weight, self.bias

@@ -35,9 +35,11 @@ class GPT(nn.Module):
         layers: int,
         width: int,
         heads: int,
+        classes: int = 0,
         dropout: float = 0.0,
     ):
         super().__init__()
+        del classes  # it has no other head
         self.initial_weight = functools.partial(transformer_normal, depth=layers)
         self.token = nn.Embedding(vocabulary, width)
         self.position = nn.Embedding(context, width)
