@@ -14,7 +14,13 @@ import hvdkit.config  # noqa: F401 (its resolvers)
 CONF = Path(__file__).parent.parent / "conf"
 # What other files of the group are made from, and what must be said with a choice.
 BASES = {("data", "batches")}
-NEEDED = {("data", "arrays"): ("data.source.path=images.npz",)}
+NEEDED = {
+    ("data", "arrays"): ("data.source.path=images.npz",),
+    **{
+        ("data", name): ("data.source.path=folder",)
+        for name in ("mnist", "cifar10", "image_folder")
+    },
+}
 
 
 @functools.cache  # Hydra takes a tenth of a second; nobody changes what it returns

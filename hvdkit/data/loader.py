@@ -54,8 +54,9 @@ class TrainData:
         return round(epochs * len(self.source))
 
     def usual_count(self) -> float:
-        """The loss count of a whole batch of records like the first."""
-        return self.batch_size * self.task.count(self.example())
+        """The loss count of a whole batch of records like the first; 1 a record, if that weighs
+        nothing because it is a bad one."""
+        return self.batch_size * (self.task.count(self.example()) or 1.0)
 
     def epoch(self, step: int) -> float:
         """How often the data has been gone over after `step` updates."""

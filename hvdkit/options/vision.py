@@ -20,6 +20,50 @@ class ArraysOptions:
 
 
 @dataclass(kw_only=True)
+class MNISTOptions:
+    path: str
+    on_bad_record: str = choice("error", "skip")
+
+
+@dataclass(kw_only=True)
+class CIFAR10Options:
+    path: str
+    augment: bool
+    on_bad_record: str = choice("error", "skip")
+
+
+@dataclass(kw_only=True)
+class ImageFolderOptions:
+    path: str
+    image_size: int = at_least(1)
+    resize: int = at_least(1)
+    min_scale: float = positive()
+    flip: bool
+    mean: list[float] | None
+    std: list[float] | None = positive()
+    workers: int = at_least(1)
+    on_bad_record: str = choice("error", "skip")
+
+    @staticmethod
+    def check_together(node: dict[str, Any], where: str) -> None:
+        mean, std = node["mean"], node["std"]
+        if (mean is None) != (std is None) or any(
+            len(x) != 3 for x in (mean, std) if x is not None
+        ):
+            raise HvdkitError(
+                f"{where}.mean={mean} and {where}.std={std} need three numbers each, one a colour, "
+                "or null both"
+            )
+        if node["image_size"] > node["resize"]:
+            raise HvdkitError(
+                f"{where}.image_size={node['image_size']} cannot be cut out of images whose "
+                f"shorter side is scaled to {where}.resize={node['resize']}"
+            )
+        if node["min_scale"] > 1:
+            raise HvdkitError(f"{where}.min_scale={node['min_scale']} must be at most 1")
+
+
+@dataclass(kw_only=True)
 class MLPOptions:
     hidden: list[int] = positive()
 
@@ -88,6 +132,9 @@ class ViTOptions:
 SCHEMAS: dict[str, type] = {
     "hvdkit.data.digits": DigitsOptions,
     "hvdkit.data.arrays": ArraysOptions,
+    "hvdkit.data.vision.mnist": MNISTOptions,
+    "hvdkit.data.vision.cifar10": CIFAR10Options,
+    "hvdkit.data.vision.image_folder": ImageFolderOptions,
     "hvdkit.models.vision.torch_mlp.MLP": MLPOptions,
     "hvdkit.models.vision.keras_mlp.MLP": MLPOptions,
     "hvdkit.models.vision.torch_resnet.ResNet": ResNetOptions,
