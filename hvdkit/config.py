@@ -323,6 +323,7 @@ class Run:
             keep_checkpoints=options.keep_checkpoints,
             seed=options.seed,
             max_bad_steps=options.max_bad_steps,
+            bad_records=dataset.bad_records,
         )
 
     def callbacks(self) -> list[Callback]:

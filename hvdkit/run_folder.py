@@ -40,6 +40,7 @@ class Summary:
     world_size: int
     steps: int
     skipped_steps: int = 0
+    bad_records: int = 0
     train_loss: float | None = None
     eval: dict[str, float] = field(default_factory=dict)
     samples_per_second: float | None = None

@@ -29,6 +29,7 @@ from hvdkit.adapters.base import Adapter
 from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.data import EvalData, TrainData
+from hvdkit.data.bad_records import BadRecords
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import current_job
 from hvdkit.launch.failure import lost_a_rank, message_of
@@ -53,7 +54,7 @@ class Trainer:
     `folder` is the run's folder; without one nothing is written. With `resume` the run goes on
     from the folder's newest whole checkpoint, if there is one. `seed` begins every random
     stream. An update whose gradient is not finite is skipped by all ranks; `max_bad_steps` of
-    them in a row end the run. Callbacks marked `every_rank` run on all ranks, the others on rank 0.
+    them in a row end the run. `bad_records` counts what the data left out. Callbacks marked `every_rank` run on all ranks, the others on rank 0.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Trainer:
         keep_checkpoints: int = 3,
         seed: int = 0,
         max_bad_steps: int = 10,
+        bad_records: BadRecords | None = None,
     ):
         if (num_steps is None) == (num_epochs is None):
             raise HvdkitError("give exactly one of num_steps and num_epochs")
@@ -95,7 +97,7 @@ class Trainer:
         self._eval: dict[str, float] = {}
         self._step_seconds = array("d")
         self._stop_signal = 0
-        self.max_bad_steps = max_bad_steps
+        self.max_bad_steps, self._bad_records = max_bad_steps, bad_records
         self.skipped_steps = 0  # updates left out because their gradient was not finite
         self._bad_in_a_row = 0
         self._saved_step: int | None = None  # the last step that a checkpoint holds
@@ -423,6 +425,7 @@ class Trainer:
             world_size=self.comm.size,
             steps=self.step,
             skipped_steps=self.skipped_steps,
+            bad_records=self._count_bad_records(),
             train_loss=self._train_loss,
             eval=self._eval,
             samples_per_second=self.train_data.batch_size / median if median else None,
@@ -430,6 +433,13 @@ class Trainer:
             weights_sha256=self.adapter.weights_sha256(),
             versions=versions(self.adapter.framework),
         )
+
+    def _count_bad_records(self) -> int:
+        """How many records any rank has left out; one that several met counts once."""
+        if self._bad_records is None:
+            return 0
+        everyones = self.comm.all_gather_object(self._bad_records.places)
+        return len(frozenset().union(*everyones))
 
     def _call(self, hook: str, *args: Any) -> None:
         for callback in self._callbacks:

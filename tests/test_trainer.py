@@ -15,6 +15,7 @@ from hvdkit.callbacks import Callback, Log
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks
 from hvdkit.data import ArraySource
+from hvdkit.data.bad_records import BadRecords
 from hvdkit.errors import HvdkitError
 from hvdkit.optimizers import Cosine
 from hvdkit.run_folder import RunFolder, Summary
@@ -412,6 +413,17 @@ def test_a_loss_that_is_no_number_stops_all_ranks(ranks: int) -> None:
         return str(caught.value)
 
     assert len(set(run_ranks(ranks, body))) == 1
+
+
+def test_records_that_several_ranks_left_out_count_once(tmp_path: Path) -> None:
+    def body(comm: Comm) -> int:
+        bad = BadRecords("skip")
+        for place in ("both", f"mine-{comm.rank}", f"mine-{comm.rank}"):
+            bad.report(place, "torn")
+        return trainer(comm, folder=tmp_path, bad_records=bad).fit().bad_records
+
+    assert run_ranks(3, body) == [4, 4, 4]
+    assert json.loads((tmp_path / "summary.json").read_text())["bad_records"] == 4
 
 
 def test_averaged_weights_are_what_is_evaluated(tmp_path: Path) -> None:

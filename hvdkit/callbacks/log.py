@@ -47,6 +47,10 @@ class Log(Callback):
         _log.info("%s", line(record, trainer.num_steps))
 
     def on_end(self, trainer, summary):
+        if summary.skipped_steps:
+            _log.info("%d updates skipped: their gradient was not finite", summary.skipped_steps)
+        if summary.bad_records:
+            _log.info("%d bad records left out", summary.bad_records)
         for name, value in summary.eval.items():
             _log.info("test %s %.4f", name, value)
         where = f", in {trainer.folder.path}" if trainer.folder else ""

@@ -27,6 +27,12 @@ class BadRecords:
     def count(self) -> int:
         return len(self._seen)
 
+    @property
+    def places(self) -> frozenset[str]:
+        """Where they were."""
+        with self._lock:
+            return frozenset(self._seen)
+
     def report(self, where: str, problem: str) -> None:
         """Say that the record at `where` ("FILE" or "FILE:LINE") has a problem.
 

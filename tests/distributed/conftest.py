@@ -161,10 +161,10 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(start):
-    """Start the vision recipe with overrides, without a progress bar's or a log's extras."""
+    """Start a recipe with overrides, the vision one unless `program` names another."""
 
-    def recipe(folder, *overrides, **options):
-        command = [sys.executable, "recipes/vision.py", f"hydra.run.dir={folder}", *overrides]
+    def recipe(folder, *overrides, program="vision", **options):
+        command = [sys.executable, f"recipes/{program}.py", f"hydra.run.dir={folder}", *overrides]
         return start(command, **options)
 
     return recipe
