@@ -54,7 +54,8 @@ class Trainer:
     `folder` is the run's folder; without one nothing is written. With `resume` the run goes on
     from the folder's newest whole checkpoint, if there is one. `seed` begins every random
     stream. An update whose gradient is not finite is skipped by all ranks; `max_bad_steps` of
-    them in a row end the run. `bad_records` counts what the data left out. Callbacks marked `every_rank` run on all ranks, the others on rank 0.
+    them in a row end the run. `bad_records` counts what the data left out. Callbacks marked
+    `every_rank` run on all ranks, the others on rank 0.
     """
 
     def __init__(
