@@ -18,7 +18,7 @@ NEEDED = {
     ("data", "arrays"): ("data.source.path=images.npz",),
     **{
         ("data", name): ("data.source.path=folder",)
-        for name in ("mnist", "cifar10", "image_folder")
+        for name in ("mnist", "cifar10", "image_folder", "movielens", "criteo")
     },
 }
 

@@ -19,13 +19,16 @@ from tests.compose import composed, overrides
 TARGETS = [name for name in SCHEMAS if "." in name]
 # Arguments that a program gives when it builds the object, because no file can.
 SUPPLIED = {
+    "hvdkit.models.recsys.": {"users", "items", "dense", "tables"},
     "hvdkit.models.": {"input_shape", "classes"},
+    "hvdkit.data.criteo": {"comm"},
     "hvdkit.adapters.": set(inspect.signature(Adapter.__init__).parameters) - {"self"},
     "hvdkit.strategies.": {"compression"},
 }
 RESNETS = tuple(f"hvdkit.models.vision.{kind}_resnet.ResNet" for kind in ("torch", "keras"))
 # What suits the default run or makes a preset, and is no default of the rule itself.
 TUNED = {
+    *((f"hvdkit.models.recsys.{kind}_dlrm.DLRM", "sparse") for kind in ("torch", "keras")),
     *((name, key) for name in RESNETS for key in ("block", "stem", "norm_groups")),
     ("hvdkit.optimizers.SGD", "weight_decay"),
     ("hvdkit.optimizers.LARS", "weight_decay"),

@@ -1,6 +1,28 @@
 """Records, the order they are trained in, and batches. Imports tasks' contract only."""
 
+from hvdkit.data.criteo import ClickDataset, criteo
+from hvdkit.data.interactions import RankingDataset, tastes
+from hvdkit.data.labelled_text import labelled_text
 from hvdkit.data.loader import EvalData, TrainData
+from hvdkit.data.movielens import movielens
 from hvdkit.data.sources import ArraySource, Dataset, ImageDataset, arrays, digits
+from hvdkit.data.text import TextDataset, masked_text_files, text_files
 
-__all__ = ["ArraySource", "Dataset", "EvalData", "ImageDataset", "TrainData", "arrays", "digits"]
+__all__ = [
+    "ArraySource",
+    "ClickDataset",
+    "Dataset",
+    "EvalData",
+    "ImageDataset",
+    "RankingDataset",
+    "TextDataset",
+    "TrainData",
+    "arrays",
+    "criteo",
+    "digits",
+    "labelled_text",
+    "masked_text_files",
+    "movielens",
+    "tastes",
+    "text_files",
+]

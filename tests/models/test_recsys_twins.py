@@ -105,6 +105,8 @@ def test_dlrm_multiplies_each_pair_of_vectors_once() -> None:
     model = model_class("torch", "recsys", "dlrm", "DLRM")(
         dense=2, tables=[3, 4], bottom=[2], top=[1]
     )
+    for table in model.tables:
+        torch.nn.init.normal_(table.weight)
     seen = []
     model.top[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     dense, categories = torch.tensor([[1.0, 2.0]]), torch.tensor([[2, 1]])

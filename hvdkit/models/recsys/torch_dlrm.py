@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hvdkit.models.recsys.initial import click_through
+from hvdkit.models.recsys.torch_embedding import Embedding
 
 
 class DLRM(nn.Module):
@@ -38,7 +39,7 @@ class DLRM(nn.Module):
         super().__init__()
         dimension, vectors = bottom[-1], len(tables) + 1
         self.bottom = _perceptron([dense, *bottom])
-        self.tables = nn.ModuleList(nn.Embedding(n, dimension, sparse=sparse) for n in tables)
+        self.tables = nn.ModuleList(Embedding(n, dimension, sparse=sparse) for n in tables)
         self.top = _perceptron([dimension + vectors * (vectors - 1) // 2, *top])
         self.head = nn.Linear(top[-1], 1)
         pairs = torch.tril_indices(vectors, vectors, -1)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hvdkit.models.recsys.initial import factors
+from hvdkit.models.recsys.torch_embedding import Embedding
 
 
 class MF(nn.Module):
@@ -23,10 +24,10 @@ class MF(nn.Module):
 
     def __init__(self, *, users: int, items: int, dimension: int, sparse: bool = False):
         super().__init__()
-        self.users = nn.Embedding(users, dimension, sparse=sparse)
-        self.items = nn.Embedding(items, dimension, sparse=sparse)
-        self.user_biases = nn.Embedding(users, 1, sparse=sparse)
-        self.item_biases = nn.Embedding(items, 1, sparse=sparse)
+        self.users = Embedding(users, dimension, sparse=sparse)
+        self.items = Embedding(items, dimension, sparse=sparse)
+        self.user_biases = Embedding(users, 1, sparse=sparse)
+        self.item_biases = Embedding(items, 1, sparse=sparse)
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from hvdkit.models.recsys.initial import neural_factors
+from hvdkit.models.recsys.torch_embedding import Embedding
 
 
 class NeuMF(nn.Module):
@@ -36,14 +37,12 @@ class NeuMF(nn.Module):
         sparse: bool = False,
     ):
         super().__init__()
-        self.gmf_users = nn.Embedding(users, factors, sparse=sparse)
-        self.gmf_items = nn.Embedding(items, factors, sparse=sparse)
-        self.mlp_users = nn.Embedding(users, dimension, sparse=sparse)
-        self.mlp_items = nn.Embedding(items, dimension, sparse=sparse)
+        self.gmf_users = Embedding(users, factors, sparse=sparse)
+        self.gmf_items = Embedding(items, factors, sparse=sparse)
+        self.mlp_users = Embedding(users, dimension, sparse=sparse)
+        self.mlp_items = Embedding(items, dimension, sparse=sparse)
         widths = [2 * dimension, *hidden]
-        self.hidden = nn.ModuleList(
-            nn.Linear(n, m) for n, m in pairwise(widths)
-        )
+        self.hidden = nn.ModuleList(nn.Linear(n, m) for n, m in pairwise(widths))
         self.head = nn.Linear(factors + widths[-1], 1)
 
     def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
