@@ -55,14 +55,24 @@ class Classification:
         weight, label = batch["weight"], batch["label"]
         dtype = ops.dtype(weight)
         right = ops.cast(ops.argmax(outputs) == label, dtype)
-        better = ops.cast(outputs > ops.take_last(outputs, label)[..., None], dtype)
-        in_five = ops.cast(ops.sum(better, -1) < 5, dtype)
+        in_five = ops.cast(self._ahead(ops, outputs, label, dtype) < 5, dtype)
         return {
             "loss": ops.sum(ops.cross_entropy(outputs, label) * weight),
             "accuracy": ops.sum(right * weight),
             "top5": ops.sum(in_five * weight),
             "count": ops.sum(weight),
         }
+
+    def _ahead(self, ops: Ops, outputs: Any, label: Tensor, dtype: str) -> Tensor:
+        """How many classes rank before each label's. Among equals the first does, as in argmax:
+        a model that says the same of all classes is not right of them all. Nor is one that says
+        NaN, which nothing is behind."""
+        classes = outputs.shape[-1]
+        own = ops.take_last(outputs, label)[..., None]
+        later = ops.array(np.arange(classes)) >= label[..., None]
+        behind = ops.cast(outputs < own, dtype)
+        behind = behind + ops.cast(outputs == own, dtype) * ops.cast(later, dtype)
+        return classes - ops.sum(behind, -1)
 
     def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         return means(sums)

@@ -8,7 +8,7 @@ import pytest
 
 RECORD = {"step", "epoch", "time"}
 TRAIN = {"train/loss", "train/lr", "samples_per_second", "comm_fraction"}
-EVAL = {"eval/loss", "eval/accuracy"}
+EVAL = {"eval/loss", "eval/accuracy", "eval/top5"}
 
 
 @pytest.fixture(scope="module", params=["torch", "tensorflow"])
@@ -24,7 +24,7 @@ def test_the_summary_says_what_the_run_came_to(run):
     framework, folder, _ = run
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["eval"]["accuracy"] >= 0.97
-    assert set(summary["eval"]) == {"loss", "accuracy"}
+    assert set(summary["eval"]) == {"loss", "accuracy", "top5"}
     assert (summary["status"], summary["error"]) == ("completed", None)
     assert (summary["framework"], summary["world_size"]) == (framework, 2)
     assert summary["steps"] == 450  # 20 epochs of 1,437 records in batches of 64
