@@ -20,6 +20,10 @@ NEEDED = {
         ("data", name): ("data.source.path=folder",)
         for name in ("mnist", "cifar10", "image_folder", "movielens", "criteo")
     },
+    **{
+        ("experiment", name): ("data.source.path=folder",)
+        for name in ("imagenet_resnet50", "imagenet_vgg16", "mnist_mlp")
+    },
 }
 
 
