@@ -243,7 +243,7 @@ def _json_lines(file: Path, _fields: Any, bad: BadRecords) -> Iterator[tuple[str
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             bad.report(where, f"is not JSON: {error.msg}, column {error.colno}")
             continue
