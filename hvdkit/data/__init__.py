@@ -1,10 +1,10 @@
 """Records, the order they are trained in, and batches. Imports tasks' contract only."""
 
-from hvdkit.data.criteo import ClickDataset, criteo
+from hvdkit.data.clicks import ClickDataset, criteo
 from hvdkit.data.interactions import RankingDataset, tastes
 from hvdkit.data.labelled_text import labelled_text
 from hvdkit.data.loader import EvalData, TrainData
-from hvdkit.data.movielens import movielens
+from hvdkit.data.ratings import movielens
 from hvdkit.data.sources import ArraySource, Dataset, ImageDataset, arrays, digits
 from hvdkit.data.text import TextDataset, masked_text_files, text_files
 

@@ -145,6 +145,8 @@ def leave_one_out(
     `more` goes to the dataset. Raises `HvdkitError` if there is nothing to train on or to hold
     out, or too few other items to draw from.
     """
+    if not len(users):
+        raise HvdkitError("there is no interaction: nothing to train on")
     user_names, users = _numbered(users)
     item_names, items = _numbered(items)
     shape = (len(user_names), len(item_names))
