@@ -16,13 +16,20 @@ CONF = Path(__file__).parent.parent / "conf"
 BASES = {("data", "batches")}
 NEEDED = {
     ("data", "arrays"): ("data.source.path=images.npz",),
+    ("data", "labelled_text"): ("data.source.path=texts.jsonl",),
     **{
         ("data", name): ("data.source.path=folder",)
         for name in ("mnist", "cifar10", "image_folder", "movielens", "criteo")
     },
     **{
         ("experiment", name): ("data.source.path=folder",)
-        for name in ("imagenet_resnet50", "imagenet_vgg16", "mnist_mlp")
+        for name in (
+            "bert_large_lamb",
+            "gpt2_124m",
+            "imagenet_resnet50",
+            "imagenet_vgg16",
+            "mnist_mlp",
+        )
     },
 }
 

@@ -41,9 +41,28 @@ class Experiment:
 
 
 SMALL_IMAGES = ("data.source.image_size=64", "data.source.resize=64", "data.source.workers=1")
+
+
+def write_text(folder: Path) -> None:
+    """Five files of text."""
+    folder.mkdir()
+    for i in range(5):
+        (folder / f"{i}.txt").write_text(f"The cat number {i} sat on the mat.\n" * 20)
+
+
+SMALL_TEXT = (
+    "data.batch_size=4",
+    "data.source.context=16",
+    "data.source.vocabulary=280",
+    "model.layers=1",
+    "model.width=16",
+    "model.heads=2",
+)
 EXPERIMENTS = {
+    "bert_large_lamb": Experiment(recipe="nlp", write=write_text, overrides=SMALL_TEXT),
     "digits_mlp_small": Experiment(recipe="vision"),
     "digits_resnet": Experiment(recipe="vision", overrides=("model.widths=[8,8,16]",)),
+    "gpt2_124m": Experiment(recipe="nlp", write=write_text, overrides=SMALL_TEXT),
     "imagenet_resnet50": Experiment(
         recipe="vision",
         write=write_folder,
@@ -85,7 +104,7 @@ def run(name: str, framework: str, folder: Path) -> tuple[dict[str, Any], dict[s
     done = subprocess.run(
         [sys.executable, f"recipes/{experiment.recipe}.py", *words, "framework.threads=1"],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HVDKIT_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,
         timeout=240,

@@ -20,8 +20,9 @@ TARGETS = [name for name in SCHEMAS if "." in name]
 # Arguments that a program gives when it builds the object, because no file can.
 SUPPLIED = {
     "hvdkit.models.recsys.": {"users", "items", "dense", "tables"},
+    "hvdkit.models.nlp.": {"vocabulary", "context", "classes"},
     "hvdkit.models.": {"input_shape", "classes"},
-    "hvdkit.data.criteo": {"comm"},
+    "hvdkit.data.": {"comm"},
     "hvdkit.adapters.": set(inspect.signature(Adapter.__init__).parameters) - {"self"},
     "hvdkit.strategies.": {"compression"},
 }
