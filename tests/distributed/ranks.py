@@ -17,10 +17,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import numpy as np
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+
+import hvdkit.config
 from hvdkit import adapters
 from hvdkit.adapters.base import DTYPES, Adapter
 from hvdkit.callbacks import Callback
+from hvdkit.checkpoint import Checkpoints
+from hvdkit.comm import Comm, SoloComm
 from hvdkit.data import Dataset, EvalData, TrainData, digits
 from hvdkit.gradients.compression import NoCompression
 from hvdkit.optimizers import SGD, Optimizer
@@ -62,6 +71,15 @@ class Trained:
     @property
     def digest(self) -> str:
         return self.adapter.weights_sha256()
+
+
+@dataclass
+class Ended:
+    """What a recipe's run came to: its losses and last evaluation, and (on rank 0) its weights."""
+
+    losses: list[float]
+    eval: dict[str, float]
+    weights: dict[str, np.ndarray]
 
 
 class Stage:
@@ -145,6 +163,47 @@ class Stage:
         )
         trainer.fit()
         return Trained(trainer, curve.losses, curve.eval)
+
+    def recipe(self, workload: str, overrides: Sequence[str], *, name: str) -> Ended:
+        """Run a recipe's own body in this process, in the job that it has joined already."""
+        body = importlib.import_module(f"recipes.{workload}").main.__wrapped__
+        folder = self.folder / "runs" / f"{self.framework}-{self.size}" / name
+        with initialize_config_module("hvdkit.conf", version_base="1.3"):
+            chosen = [f"framework={self.framework}", f"hydra.run.dir={folder}", *overrides]
+            config = compose(workload, overrides=chosen, return_hydra_config=True)
+        OmegaConf.update(config, "hydra.runtime.output_dir", str(folder), force_add=True)
+        HydraConfig.instance().set_config(config)
+        with open_dict(config):
+            del config["hydra"]
+        with mock.patch.object(hvdkit.config.adapters, "start", self._started):
+            hvdkit.config._Place.workload = workload
+            body(config)
+        if self.rank:
+            return Ended([], {}, {})
+        records = list(map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()))
+        summary = json.loads((folder / "summary.json").read_text())
+        saved = Checkpoints(folder / "checkpoints", SoloComm()).newest()
+        assert saved
+        weights = {k: x for k, x in saved.arrays().items() if k.startswith("params/")}
+        losses = [record["train/loss"] for record in records if "train/loss" in record]
+        return Ended(losses, summary["eval"], weights)
+
+    def _started(self, framework: str, *, precision: str, **_: Any) -> Comm:
+        self.precision(precision)
+        return _Stays(self.comm)
+
+
+class _Stays:
+    """A job's communicator, which the end of one run does not close."""
+
+    def __init__(self, comm: Comm):
+        self._comm = comm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._comm, name)
+
+    def close(self) -> None:
+        pass
 
 
 def main() -> None:

@@ -33,10 +33,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "vision": ("data.batch_size=50", "model.hidden=[1024,512]", "optimizer=adam"),
     "nlp": (
         "data.batch_size=7",
-        "data.source.path=tests/optimizers",
-        "data.source.glob=*.py",
+        "data.source.path=LICENSE",
         "model.layers=2",
         "model.width=64",
+        "model.heads=2",
         "model.dropout=0.1",
         "data.source.context=32",
         "data.eval_batch_size=64",

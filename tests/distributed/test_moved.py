@@ -27,10 +27,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
     ),
     "nlp": (
         "data.batch_size=7",
-        "data.source.path=tests/optimizers",
-        "data.source.glob=*.py",
+        "data.source.path=LICENSE",
         "model.layers=2",
         "model.width=32",
+        "model.heads=2",
         "model.dropout=0",
         "data.source.context=32",
     ),
