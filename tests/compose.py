@@ -25,10 +25,12 @@ NEEDED = {
         ("experiment", name): ("data.source.path=folder",)
         for name in (
             "bert_large_lamb",
+            "dlrm_criteo",
             "gpt2_124m",
             "imagenet_resnet50",
             "imagenet_vgg16",
             "mnist_mlp",
+            "neumf_ml20m",
         )
     },
 }
@@ -39,7 +41,7 @@ def composed(*overrides: str) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("hvdkit.conf", version_base="1.3"):
-            return compose("train", list(overrides))
+            return compose("vision", list(overrides))
     finally:
         GlobalHydra.instance().clear()
 

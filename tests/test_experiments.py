@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from hvdkit.config import build
 from tests.compose import CONF, composed
+from tests.data.recommender_files import write_clicks, write_ratings
 from tests.data.vision.files import write_folder, write_mnist
 
 ROOT = CONF.parent
@@ -59,6 +60,11 @@ SMALL_TEXT = (
     "model.heads=2",
 )
 EXPERIMENTS = {
+    "dlrm_criteo": Experiment(
+        recipe="recsys",
+        write=write_clicks,
+        overrides=("data.source.buckets=100", "data.batch_size=8"),
+    ),
     "bert_large_lamb": Experiment(recipe="nlp", write=write_text, overrides=SMALL_TEXT),
     "digits_mlp_small": Experiment(recipe="vision"),
     "digits_resnet": Experiment(recipe="vision", overrides=("model.widths=[8,8,16]",)),
@@ -85,6 +91,9 @@ EXPERIMENTS = {
         ),
     ),
     "mnist_mlp": Experiment(recipe="vision", write=write_mnist, overrides=("data.batch_size=4",)),
+    "neumf_ml20m": Experiment(
+        recipe="recsys", write=write_ratings, overrides=("data.batch_size=8",)
+    ),
 }
 
 
@@ -145,7 +154,7 @@ def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             continue
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
-        elif not (isinstance(value, str) and "${" in value):
+        elif not (isinstance(value, str) and ("${" in value or value == "???")):
             yield f"{prefix}{key}", value
 
 

@@ -80,8 +80,8 @@ def criteo(
     on_bad_record: OnBadRecord = "error",
     comm: Comm | None = None,
 ) -> ClickDataset:
-    """The clicks of a labelled file such as train.txt; its last `evaluation_fraction` is kept
-    for evaluation, as lines are in order of time (a seventh of the seven days is the last).
+    """The clicks of a labelled file, or of train.txt in a folder; its last `evaluation_fraction`
+    is kept for evaluation, as lines are in order of time (a seventh of seven days is the last).
 
     A count x becomes log(1 + x), as do missing and negative ones as 0. A category becomes one of
     `buckets` rows of its field's table by hashing (Weinberger et al. 2009, arXiv:0902.2206); a
@@ -92,7 +92,7 @@ def criteo(
     With `comm`, rank 0 makes them while the other ranks wait, then one rank of each host that
     does not see them.
     """
-    file = existing_file(path, "data.source.path")
+    file = existing_file(path, "data.source.path", names=("train.txt",))
     bad_records = BadRecords(on_bad_record)
     root = Path(cache).expanduser() if cache else default_cache(os.environ)
     folder = root / f"criteo-{_key(file, buckets)}"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hvdkit.data.bad_records import BadRecords
 from hvdkit.errors import HvdkitError
 
-_BLOCK = 2**24  # bytes
+_BLOCK = 2**20  # bytes, few enough for what is made of them to stay in cache
 
 
-def existing_file(path: str | Path, key: str) -> Path:
-    """The file that the config's `key` names, which must be there and hold something."""
+def existing_file(path: str, key: str, *, names: Sequence[str]) -> Path:
+    """The file that the config's `key` names, or the first of `names` in the folder it names.
+
+    Raises `HvdkitError` unless it is there and holds something.
+    """
     file = Path(path).expanduser()
+    if file.is_dir():
+        found = [file / name for name in names if (file / name).is_file()]
+        if not found:
+            kinds = f"none of {', '.join(names)}" if len(names) > 1 else f"no {names[0]}"
+            raise HvdkitError(f"{key}={path} holds {kinds}")
+        file = found[0]
     if not file.is_file():
         raise HvdkitError(f"{key}={path}: there is no such file")
     if file.stat().st_size == 0:

@@ -36,7 +36,7 @@ def movielens(
     under a header). Other files are read by their suffix, .dat and .csv, else with tabs.
     `leave_one_out` says how they are split, and what `negatives` are.
     """
-    file = _ratings_file(path)
+    file = existing_file(path, "data.source.path", names=_NAMES)
     bad_records = BadRecords(on_bad_record)
     ratings = read_ratings(file, bad_records)
     if not len(ratings):
@@ -49,16 +49,6 @@ def movielens(
         evaluation_negatives=evaluation_negatives,
         bad_records=bad_records,
     )
-
-
-def _ratings_file(path: str) -> Path:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        found = [folder / name for name in _NAMES if (folder / name).is_file()]
-        if not found:
-            raise HvdkitError(f"data.source.path={path} holds none of {', '.join(_NAMES)}")
-        return existing_file(found[0], "data.source.path")
-    return existing_file(path, "data.source.path")
 
 
 def read_ratings(file: Path, bad_records: BadRecords) -> np.ndarray:

@@ -31,14 +31,11 @@ def line(label: Any = 0, counts: Any = COUNTS, categories: Any = CATEGORIES) -> 
 
 def logs(number: int) -> list[str]:
     """Lines that differ in every field."""
-    return [
-        line(
-            i % 3 == 0, [str(i * 13 + k) for k in range(13)], [f"{i * 26 + k:x}" for k in range(26)]
-        )
-        .replace("True", "1")
-        .replace("False", "0")
-        for i in range(number)
-    ]
+    made = []
+    for i in range(number):
+        counts = [str(i * 13 + k) for k in range(13)]
+        made.append(line(int(i % 3 == 0), counts, [f"{i * 26 + k:x}" for k in range(26)]))
+    return made
 
 
 @pytest.fixture
@@ -49,7 +46,8 @@ def log(tmp_path: Path) -> Path:
 
 
 def read(path: Path, **options: Any) -> ClickDataset:
-    return criteo(path=str(path), **{"cache": str(path.parent / "cache"), "buckets": 50} | options)
+    chosen: dict[str, Any] = {"cache": str(path.parent / "cache"), "buckets": 50, **options}
+    return criteo(path=str(path), **chosen)
 
 
 def everything(data: ClickDataset) -> dict[str, np.ndarray]:
@@ -172,7 +170,13 @@ def test_line_numbers_go_on_from_block_to_block(log: Path, monkeypatch: Any) -> 
     np.testing.assert_array_equal(rest, np.delete(whole, 17))
 
 
+def test_the_files_folder_will_do(log: Path) -> None:
+    assert len(read(log.parent, cache=str(log.parent / "cache")).train) == 17
+
+
 def test_what_is_not_there_or_empty_is_named(log: Path) -> None:
+    with pytest.raises(HvdkitError, match=r"holds no train\.txt"):
+        criteo(path=str(log.parent.parent))
     with pytest.raises(HvdkitError, match=r"data\.source\.path=.*absent: there is no such file"):
         read(log.with_name("absent"))
     log.write_text("")
