@@ -193,7 +193,7 @@ class TorchAdapter(Adapter):
         for table in self.strategy.tables:
             table.variable.grad = None
         batches = [self._tensors(batch) for batch in microbatches]
-        agreed = self.step_body(batches, torch.from_numpy(local), scalars)
+        agreed = self.step_body(batches, torch.from_numpy(local).to(self.device), scalars)
         return agreed.cpu().numpy()
 
     def _seed_step(self, step):
