@@ -18,6 +18,7 @@ def main() -> int:
     for framework in ("torch", "tensorflow"):
         if importlib.util.find_spec(framework):
             programs.append(["step.py", "--framework", framework, *sys.argv[1:]])
+            programs.append(["input_pipeline.py", "--framework", framework])
     statuses = []
     for program, *arguments in programs:
         print(f"\n{program} {' '.join(arguments)}".rstrip(), flush=True)
