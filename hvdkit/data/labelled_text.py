@@ -83,7 +83,7 @@ def labelled_text(
         raise HvdkitError(
             f"data.source.path={path}: every label is {known[0]!r}: there is nothing to tell apart"
         )
-    agree(comm, *([repr(example) for example in part] for part in (train, evaluation)))
+    agree(comm, *([repr((e.texts, e.label)) for e in part] for part in (train, evaluation)))
     texts = [text for example in train for text in example.texts]
     made = make_tokenizer(tokenizer, texts, vocabulary=vocabulary, comm=comm)
     return TextDataset(
@@ -174,10 +174,13 @@ def _examples(
         raise HvdkitError(f"data.source.{key}={path}: the file is empty")
     read = _json_lines if file.suffix in (".jsonl", ".ndjson") else _rows
     found = []
-    for where, record in read(file, fields, bad):
-        example = _example(where, record, fields, bad)
-        if example is not None:
-            found.append(example)
+    try:
+        for where, record in read(file, fields, bad):
+            example = _example(where, record, fields, bad)
+            if example is not None:
+                found.append(example)
+    except OSError as error:
+        raise HvdkitError(f"data.source.{key}={path}: cannot be read: {error.strerror}") from None
     if not found:
         raise HvdkitError(f"data.source.{key}={path}: there is no record in it")
     return found
