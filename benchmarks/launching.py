@@ -40,18 +40,31 @@ def run(
             commands, ranks = [(python, {})], 1
         else:
             commands = [(python, extra) for extra in _environments(contender, ranks)]
-        log = Path(out) / "log"
-        with log.open("w") as file:
-            processes = [_start(command, extra, file) for command, extra in commands]
-            try:
-                ended_well = _wait(processes, timeout)
-            finally:
-                _end_sessions({process.pid for process in processes})
-        found = [Path(out) / f"rank-{rank}.json" for rank in range(ranks)]
-        if not ended_well or not all(path.exists() for path in found):
-            tail = "\n".join(log.read_text().splitlines()[-15:])
-            raise ContenderFailed(f"{contender} on {model} did not finish:\n{tail}")
-        return [json.loads(path.read_text()) for path in found]
+        return _measured(commands, f"{contender} on {model}", Path(out), ranks, timeout)
+
+
+def run_program(program: list[str], *, ranks: int, timeout: float) -> list[dict]:
+    """Run `python PROGRAM... OUT` under horovodrun; each rank leaves OUT/rank-N.json."""
+    with tempfile.TemporaryDirectory() as out:
+        command = ["horovodrun", "-np", str(ranks), sys.executable, *program, out]
+        return _measured([(command, {})], " ".join(program), Path(out), ranks, timeout)
+
+
+def _measured(
+    commands: list[tuple[list[str], dict]], what: str, out: Path, ranks: int, timeout: float
+) -> list[dict]:
+    log = out / "log"
+    with log.open("w") as file:
+        processes = [_start(command, extra, file) for command, extra in commands]
+        try:
+            ended_well = _wait(processes, timeout)
+        finally:
+            _end_sessions({process.pid for process in processes})
+    found = [out / f"rank-{rank}.json" for rank in range(ranks)]
+    if not ended_well or not all(path.exists() for path in found):
+        tail = "\n".join(log.read_text().splitlines()[-15:])
+        raise ContenderFailed(f"{what} did not finish:\n{tail}")
+    return [json.loads(path.read_text()) for path in found]
 
 
 def _environments(contender: str, ranks: int) -> list[dict[str, str]]:
