@@ -19,6 +19,7 @@ def main() -> int:
         if importlib.util.find_spec(framework):
             programs.append(["step.py", "--framework", framework, *sys.argv[1:]])
             programs.append(["input_pipeline.py", "--framework", framework])
+            programs.append(["sparse_rows.py", "--frameworks", framework])
     statuses = []
     for program, *arguments in programs:
         print(f"\n{program} {' '.join(arguments)}".rstrip(), flush=True)
