@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
 import statistics
-import threading
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from hvdkit.data.bad_records import BadRecords
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import current_job
 from hvdkit.launch.failure import lost_a_rank, message_of
+from hvdkit.launch.stop import StopSignal
 from hvdkit.optimizers import Constant, Schedule
 from hvdkit.run_folder import RunFolder, Status, Summary
 
@@ -97,8 +96,8 @@ class Trainer:
         self._train_loss: float | None = None
         self._eval: dict[str, float] = {}
         self._step_seconds = array("d")
-        self._stop_signal = 0
-        self.max_bad_steps, self._bad_records = max_bad_steps, bad_records
+        self._stop = StopSignal()
+        self.max_bad_steps, self._bad_records = max_bad_steps, bad_records or BadRecords("error")
         self.skipped_steps = 0  # updates left out because their gradient was not finite
         self._bad_in_a_row = 0
         self._saved_step: int | None = None  # the last step that a checkpoint holds
@@ -127,7 +126,7 @@ class Trainer:
 
     def _fit(self) -> Summary:
         self._prepare()
-        with self._stop_on_signals():
+        with self._stop.heard():
             self._call("on_start")
             self._last_log = (time.perf_counter(), self.adapter.communication_seconds(), self.step)
             for microbatches in self._batches():
@@ -281,7 +280,7 @@ class Trainer:
     def _train_step(self, microbatches: list[dict]) -> bool:
         start = time.perf_counter()
         result = self.adapter.train_step(
-            microbatches, step=self.step, lr=self.lr(self.step), flag=self._stop_signal != 0
+            microbatches, step=self.step, lr=self.lr(self.step), flag=self._stop.number != 0
         )
         self.step += 1
         self._step_seconds.append(time.perf_counter() - start)
@@ -426,7 +425,7 @@ class Trainer:
             world_size=self.comm.size,
             steps=self.step,
             skipped_steps=self.skipped_steps,
-            bad_records=self._count_bad_records(),
+            bad_records=self._bad_records.over_ranks(self.comm),
             train_loss=self._train_loss,
             eval=self._eval,
             samples_per_second=self.train_data.batch_size / median if median else None,
@@ -435,41 +434,11 @@ class Trainer:
             versions=versions(self.adapter.framework),
         )
 
-    def _count_bad_records(self) -> int:
-        """How many records any rank has left out; one that several met counts once."""
-        if self._bad_records is None:
-            return 0
-        everyones = self.comm.all_gather_object(self._bad_records.places)
-        return len(frozenset().union(*everyones))
-
     def _call(self, hook: str, *args: Any) -> None:
         for callback in self._callbacks:
             getattr(callback, hook)(self, *args)
 
-    # ---- being told to stop ------------------------------------------------------------------
-
     @property
     def stop_signal(self) -> int:
         """The signal that ended the run, or 0."""
-        return self._stop_signal
-
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        """The first SIGTERM, SIGINT or SIGUSR1 ends the run after a step; a second ends it now."""
-
-        def note(number: int, _frame: Any) -> None:
-            self._stop_signal = number
-            signal.signal(number, before[number])
-
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's, and its owner's to handle
-            return
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        before = {int(number): signal.getsignal(number) for number in numbers}
-        try:
-            for number in numbers:
-                signal.signal(number, note)
-            yield
-        finally:
-            for restored, handler in before.items():
-                signal.signal(restored, handler)
+        return self._stop.number

@@ -14,10 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hvdkit.adapters.loss_scale import LossScale
+from hvdkit.adapters.task import Task
 from hvdkit.comm import Comm
 from hvdkit.comm.agreement import require_equal
 from hvdkit.errors import HvdkitError
@@ -33,25 +35,6 @@ Precision = Literal["fp32", "fp64", "bf16", "fp16"]
 # another: what torch calls autocast and Keras a mixed policy (Micikevicius et al. 2018).
 DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "float32", "fp16": "float32"}
 COMPUTE_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
-
-
-class Task(Protocol):
-    """What the adapter needs of a task; see `hvdkit.tasks`."""
-
-    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The model's arguments."""
-
-    def losses(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """The training loss of each sample (or token), each times its weight."""
-
-    def metrics(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over one evaluation batch: tensors of any shape that add up over batches."""
-
-    def count(self, batch: Batch) -> float:
-        """How many samples (or tokens) the batch's loss sum is over."""
-
-    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The metrics, by name, of the sums over all evaluation data."""
 
 
 @dataclass(frozen=True)
@@ -453,39 +436,6 @@ class Adapter(ABC):
 
     def close(self) -> None:  # noqa: B027 - most adapters have nothing to undo
         """Give the model back to its owner as an ordinary one."""
-
-
-class LossScale:
-    """The dynamic loss scale of fp16: halved when a gradient overflows, doubled after
-    `patience` updates that did not (Micikevicius et al. 2018, section 3.2)."""
-
-    start, patience = 2.0**15, 2000
-
-    def __init__(self, ops: Ops):
-        self._ops = ops
-        self._state = ops.variable(np.array([self.start, 0.0]), "float64")
-
-    @property
-    def value(self) -> Tensor:
-        return self._ops.read(self._state)[0]
-
-    def adjust(self, finite: Tensor) -> None:
-        """Take note of one step's outcome."""
-        ops = self._ops
-        state = ops.read(self._state)
-        scale, good = state[0], state[1]
-        grown = good + 1 >= self.patience
-        ok = (ops.where(grown, scale * 2, scale), ops.where(grown, good * 0, good + 1))
-        halved = ops.maximum(scale / 2, 1.0)
-        new = [ops.where(finite, ok[0], halved), ops.where(finite, ok[1], good * 0)]
-        ops.assign(self._state, ops.concat([ops.reshape(x, (1,)) for x in new]))
-
-    def read(self) -> np.ndarray:
-        """(scale, updates since it changed), for a checkpoint."""
-        return self._ops.numpy(self._state).copy()
-
-    def write(self, state: np.ndarray) -> None:
-        self._ops.assign(self._state, self._ops.array(state, "float64"))
 
 
 def stream_words(seed: int, step: int, rank: int, generator: int = 0) -> np.ndarray:

@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import Literal
 
+from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
 
 _log = logging.getLogger(__name__)
@@ -27,11 +28,11 @@ class BadRecords:
     def count(self) -> int:
         return len(self._seen)
 
-    @property
-    def places(self) -> frozenset[str]:
-        """Where they were."""
+    def over_ranks(self, comm: Comm) -> int:
+        """How many any rank has left out; one that several met counts once. A collective."""
         with self._lock:
-            return frozenset(self._seen)
+            mine = frozenset(self._seen)
+        return len(frozenset().union(*comm.all_gather_object(mine)))
 
     def report(self, where: str, problem: str) -> None:
         """Say that the record at `where` ("FILE" or "FILE:LINE") has a problem.

@@ -7,35 +7,20 @@ for an empty slice.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from hvdkit.tensors import Ops, Tensor
+from hvdkit.adapters import task as adapters
 
 Records = Mapping[str, np.ndarray]
 
 
-class Task(Protocol):
+class Task(adapters.Task, Protocol):
     """One instance serves training and evaluation."""
 
     def prepare(self, records: Records, *, valid: bool) -> dict[str, np.ndarray]:
         """A batch of stacked records; one that is not `valid` weighs nothing."""
-
-    def count(self, batch: Mapping[str, np.ndarray]) -> float:
-        """What a batch's loss sum is divided by: its samples, or its tokens."""
-
-    def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The model's arguments."""
-
-    def losses(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """The training loss of each sample (or token), each times its weight."""
-
-    def metrics(self, ops: Ops, outputs: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sums over one evaluation batch: tensors of any shape that add up over batches."""
-
-    def summarize(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The metrics, by name, of the sums over all evaluation data."""
 
 
 def means(sums: Mapping[str, np.ndarray], *, count: str = "count") -> dict[str, float]:

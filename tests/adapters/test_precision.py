@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvdkit.adapters.base import Adapter, LossScale
+from hvdkit.adapters.base import Adapter
+from hvdkit.adapters.loss_scale import LossScale
 from hvdkit.optimizers import SGD
 from hvdkit.tensors import NumpyOps
 from tests.adapters.images import CLASSES, SHAPE, adapter, arrays, loss, train, train_data

@@ -84,6 +84,7 @@ def twin(
     *,
     optimizer: Optimizer | None = None,
     precision: Precision = "fp64",
+    ema_decay: float | None = None,
 ) -> Twin:
     """The problem's model in one framework, ready to take steps."""
     made: Any
@@ -106,6 +107,7 @@ def twin(
             strategy=AllReduce(compression=NoCompression(), bucket_mb=4.0),
             comm=SoloComm(),
             precision=precision,
+            ema_decay=ema_decay,
             **options,
         )
         data = TrainData(problem.source, task, batch_size=problem.batch_size, seed=0, prefetch=0)

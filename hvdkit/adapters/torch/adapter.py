@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from hvdkit.adapters.base import Adapter, stream_words
 from hvdkit.adapters.torch.ops import TorchOps
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import Bucket, ParamSpec
+from hvdkit.optimizers import LayerwiseOptimizer
 from hvdkit.strategies import Parameter
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ class _Buffers:
     @functools.cached_property
     def grad_views(self) -> list[torch.Tensor]:
         return [_view(self.grads, self.bucket, i) for i in range(len(self.params))]
+
+    def slots_at(self, here: slice) -> dict[str, torch.Tensor]:
+        return {name: slot[here] for name, slot in self.slots.items()}
 
     def gather(self) -> torch.Tensor:
         """The bucket's gradients in one buffer, with each `grad` a view into it."""
@@ -270,34 +275,41 @@ class TorchAdapter(Adapter):
         on_cpu = gradient.device.type == "cpu"
         factor = float(multiplier) if on_cpu else multiplier
         if self.optimizer.layerwise:
-            self._update_whole(buffers, gradient.mul_(factor), scalars)
+            rule = cast("LayerwiseOptimizer", self.optimizer)
+            self._update_layerwise(rule, buffers, gradient.mul_(factor), scalars)
             return
-        piece = _PIECE if on_cpu else bucket.size
-        for lo in range(0, bucket.size, piece):
-            here = slice(lo, min(lo + piece, bucket.size))
-            slots = {name: slot[here] for name, slot in buffers.slots.items()}
-            values = buffers.values[here]
+        for here in _pieces(bucket.size, on_cpu):
             if not on_cpu or factor != 1.0:
                 gradient[here].mul_(factor)
-            decay = buffers.decay
-            new = self.optimizer.update(
-                self.ops,
-                values,
-                gradient[here],
-                slots,
-                scalars,
-                decay if isinstance(decay, float) else decay[here],
-            )
+            values, slots = buffers.values[here], buffers.slots_at(here)
+            decay = buffers.decay if isinstance(buffers.decay, float) else buffers.decay[here]
+            new = self.optimizer.update(self.ops, values, gradient[here], slots, scalars, decay)
             _store_all(values, slots, new)
 
-    def _update_whole(self, buffers, gradient, scalars):
-        """A rule that needs the norms of whole parameters."""
+    def _update_layerwise(self, rule, buffers, gradient, scalars):
+        """A rule that needs the norms of whole parameters, on pieces of each in turn."""
         bucket = buffers.bucket
-        for i, spec in enumerate(bucket.params):
-            values = _view(buffers.values, bucket, i)
-            slots = {name: _view(slot, bucket, i) for name, slot in buffers.slots.items()}
-            grad = _view(gradient, bucket, i)
-            _store_all(values, slots, self.new_values(spec, values, grad, slots, scalars))
+        for spec, start in zip(bucket.params, bucket.offsets, strict=True):
+            vector = len(spec.shape) < 2
+            decay = 0.0 if vector else rule.weight_decay
+            direction = torch.empty(spec.numel, dtype=gradient.dtype, device=gradient.device)
+            places = list(_pieces(spec.numel, gradient.device.type == "cpu"))
+            for place in places:
+                here = slice(start + place.start, start + place.stop)
+                values, slots = buffers.values[here], buffers.slots_at(here)
+                direction[place], new = rule.prepare(
+                    self.ops, values, gradient[here], slots, scalars, decay
+                )
+                _store_all(values, slots, (values, new))
+            ratio = 1.0
+            if not vector:
+                norms = (buffers.values[start : start + spec.numel].norm(), direction.norm())
+                ratio = rule.ratio(self.ops, *norms, decay)
+            for place in places:
+                here = slice(start + place.start, start + place.stop)
+                values, slots = buffers.values[here], buffers.slots_at(here)
+                new = rule.apply(self.ops, values, direction[place], slots, scalars, ratio, decay)
+                _store_all(values, slots, new)
 
     @torch.no_grad()
     def swap_buckets(self, slot):
@@ -394,6 +406,13 @@ def _is_alone(grad):
         return False
     storage = grad.untyped_storage()  # the gradient itself and this name are two users
     return count(storage._cdata) == 2 and storage.nbytes() == grad.nbytes
+
+
+def _pieces(size: int, on_cpu: bool) -> Iterator[slice]:
+    """[0, size) in runs that fit a core's cache; whole on a GPU."""
+    step = _PIECE if on_cpu else size
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
 
 
 def _blocks(model):
