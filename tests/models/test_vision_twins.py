@@ -22,7 +22,7 @@ from tests.models.twins import (
 
 SHAPE, CLASSES, RECORDS = (12, 12, 3), 6, 16
 RESNET = {"widths": [4, 8], "blocks": [1, 2], "norm_groups": 2}
-VGG = {"widths": [4, 8], "blocks": [1, 2], "hidden": [7, 5], "dropout": 0.0, "norm_groups": 2}
+VGG = {"widths": [4, 8], "blocks": [1, 2], "hidden": [24, 16], "dropout": 0.0, "norm_groups": 2}
 VIT = {"patch": 4, "width": 8, "depth": 2, "heads": 2, "hidden": 12, "dropout": 0.0}
 NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resnet, basic": ("resnet", "ResNet", {**RESNET, "zero_last_norm": True}),
