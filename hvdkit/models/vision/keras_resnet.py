@@ -6,6 +6,7 @@ Padding is explicit: Keras's "same" pads one side only at stride 2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -93,7 +94,7 @@ class ResNet(keras.Model):
     ):
         super().__init__(name="resnet")
         del input_shape  # Keras takes it from the first batch
-        kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
+        kind: Any = {"basic": Basic, "bottleneck": Bottleneck}[block]
         self.zero = kind.last_norm if zero_last_norm else None
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.pad = layers.ZeroPadding2D(size // 2)

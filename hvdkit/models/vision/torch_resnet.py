@@ -7,6 +7,7 @@ latter as version 1.5, with the stride in the 3x3 convolution (Goyal et al. 2017
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ class ResNet(nn.Module):
         zero_last_norm: bool = False,
     ):
         super().__init__()
-        kind = {"basic": Basic, "bottleneck": Bottleneck}[block]
+        kind: Any = {"basic": Basic, "bottleneck": Bottleneck}[block]
         self.zero = kind.last_norm if zero_last_norm else None
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv = nn.Conv2d(
