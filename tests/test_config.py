@@ -62,7 +62,7 @@ def test_values_that_do_not_go_together_are_refused(override, says):
         ("optimizer.lr=fast", ["optimizer.lr='fast' is not a number"]),
         ("optimizer.lr=nan", ["optimizer.lr=nan must be above 0"]),
         ("optimizer.momentum=1.0", ["below 1"]),
-        ("trainer.precision=fp16", ["trainer.precision='fp16'", "fp32, fp64"]),
+        ("trainer.precision=fp8", ["trainer.precision='fp8'", "fp32, fp64, bf16, fp16"]),
         ("trainer.resume=maybe", ["trainer.resume='maybe' is not true or false"]),
         ("trainer.num_steps=1.5", ["trainer.num_steps=1.5 is not a whole number or null"]),
         ("trainer.num_steps=0", ["trainer.num_steps=0 must be at least 1"]),
