@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,14 +17,14 @@ from hvdkit.tasks.base import means
 from hvdkit.tensors import NumpyOps
 
 values = st.lists(st.floats(-1e3, 1e3), max_size=12)
-NOTHING = {"loss": np.float32(0), "count": np.float32(0), "bins": np.zeros((2, 2))}
+NOTHING: Any = {"loss": np.float32(0), "count": np.float32(0), "bins": np.zeros((2, 2))}
 
 
 @given(values=values, ranks=st.integers(1, 4))
 def test_the_total_does_not_depend_on_who_counted(values: list[float], ranks: int) -> None:
     def body(comm: Comm) -> dict[str, np.ndarray]:
         mine = [values[i] for i in slice_of(0, len(values), comm.rank, comm.size)]
-        parts = [
+        parts: list[Any] = [
             {"loss": np.float64(value), "count": np.float32(1), "bins": np.full((2, 2), value)}
             for value in mine
         ]

@@ -30,7 +30,7 @@ from hvdkit.adapters.base import DTYPES, Adapter
 from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints
 from hvdkit.comm import Comm, SoloComm
-from hvdkit.data import Dataset, EvalData, TrainData, digits
+from hvdkit.data import EvalData, TrainData, digits
 from hvdkit.gradients.compression import NoCompression
 from hvdkit.optimizers import SGD, Optimizer
 from hvdkit.strategies import AllReduce, Strategy
@@ -89,7 +89,7 @@ class Stage:
         self.folder, self.framework = folder, framework
         self.comm = adapters.start(framework, threads=1)
         self.rank, self.size = self.comm.rank, self.comm.size
-        self.dataset: Dataset = digits(test_fraction=0.2)
+        self.dataset = digits(test_fraction=0.2)
         self.task = Classification(layout="nchw" if framework == "torch" else "nhwc")
 
     def model(self, name: str, **more: Any) -> Any:
@@ -164,7 +164,9 @@ class Stage:
         trainer.fit()
         return Trained(trainer, curve.losses, curve.eval)
 
-    def recipe(self, workload: str, overrides: Sequence[str], *, name: str) -> Ended:
+    def recipe(
+        self, workload: hvdkit.config.Workload, overrides: Sequence[str], *, name: str
+    ) -> Ended:
         """Run a recipe's own body in this process, in the job that it has joined already."""
         body = importlib.import_module(f"recipes.{workload}").main.__wrapped__
         folder = self.folder / "runs" / f"{self.framework}-{self.size}" / name
@@ -175,7 +177,7 @@ class Stage:
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
-        with mock.patch.object(hvdkit.config.adapters, "start", self._started):
+        with mock.patch.object(adapters, "start", self._started):
             hvdkit.config._Place.workload = workload
             body(config)
         if self.rank:
@@ -188,7 +190,7 @@ class Stage:
         losses = [record["train/loss"] for record in records if "train/loss" in record]
         return Ended(losses, summary["eval"], weights)
 
-    def _started(self, framework: str, *, precision: str, **_: Any) -> Comm:
+    def _started(self, framework: str, *, precision: str, **_: Any) -> Any:
         self.precision(precision)
         return _Stays(self.comm)
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 VISION = ("trainer.num_epochs=null", "data.batch_size=32")
-TEXT = ("trainer.num_epochs=null", "data.batch_size=10", "model.layers=2", "model.width=32")
-TEXT = (*TEXT, "model.heads=2", "model.dropout=0", "data.source.context=24")
+TEXT = (
+    "trainer.num_epochs=null",
+    "data.batch_size=10",
+    "data.source.context=24",
+    "model.layers=2",
+    "model.width=32",
+    "model.heads=2",
+    "model.dropout=0",
+)
 RECSYS = ("trainer.num_epochs=null", "data.batch_size=50")
 TASTES = ("data.source.users=100", "data.source.items=150", "data.source.interactions=15")
 RESNET = ("model=resnet", "model.widths=[4,8]", "model.blocks=[1,1]", "model.norm_groups=2")
 
 # A recipe and its overrides; FILES stands for the folder that `write_files` filled.
-MODELS: dict[str, tuple[str, tuple[str, ...]]] = {
+MODELS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "mlp": ("vision", (*VISION, "model=mlp", "model.hidden=[32,16]")),
     "resnet": ("vision", (*VISION, *RESNET)),
     "resnet, bottleneck": ("vision", (*VISION, *RESNET, "model.block=bottleneck")),
@@ -86,5 +94,5 @@ def write_files(folder: Path) -> None:
             counts = [draw.choice(["", str(draw.randrange(30))]) for _ in range(13)]
             categories = [f"{draw.randrange(6):08x}" for _ in range(26)]
             liked = int(categories[0], 16) > 2
-            label = int(liked if draw.random() < 0.9 else not liked)
-            file.write("\t".join([str(label), *counts, *categories]) + "\n")
+            clicked = int(liked if draw.random() < 0.9 else not liked)
+            file.write("\t".join([str(clicked), *counts, *categories]) + "\n")

@@ -69,8 +69,8 @@ def _run(stage, model, optimizer, precision, seed):
         files.mkdir()
         write_files(files)
     stage.comm.barrier()
-    workload, overrides = MODELS[model]
-    overrides = [override.replace("FILES", str(files)) for override in overrides]
+    workload, own = MODELS[model]
+    overrides = [override.replace("FILES", str(files)) for override in own]
     choices = [f"trainer.precision={precision}", f"trainer.seed={seed}"]
     name = f"{model}-{optimizer}-{precision}-{seed}".replace(", ", "-")
     ended = stage.recipe(

@@ -11,7 +11,7 @@ from hvdkit.data.masking import MaskedTokens
 from hvdkit.data.sources import ArraySource, Source
 from hvdkit.data.text import TokenBlocks, packed
 from hvdkit.data.tokenizers import Bytes
-from hvdkit.models.nlp.initial import transformer_normal
+from hvdkit.models.initial import transformer_normal
 from hvdkit.optimizers import SGD
 from hvdkit.tasks import text_task
 from tests.models.twins import (

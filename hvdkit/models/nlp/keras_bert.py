@@ -7,8 +7,8 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from hvdkit.models.nlp.initial import transformer_normal
-from hvdkit.models.nlp.keras_transformer import Block, gelu
+from hvdkit.models.initial import transformer_normal
+from hvdkit.models.keras_transformer import Block, gelu
 
 
 class BERT(keras.Model):

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hvdkit.models.nlp.initial import transformer_normal
-from hvdkit.models.nlp.torch_transformer import Block, gelu
+from hvdkit.models.initial import transformer_normal
+from hvdkit.models.torch_transformer import Block, gelu
 
 
 class BERT(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from hvdkit.models.nlp.initial import transformer_normal
-from hvdkit.models.nlp.keras_transformer import Block
+from hvdkit.models.initial import transformer_normal
+from hvdkit.models.keras_transformer import Block
 from hvdkit.models.vision.sizes import patches
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from hvdkit.models.nlp.initial import transformer_normal
-from hvdkit.models.nlp.torch_transformer import Block
+from hvdkit.models.initial import transformer_normal
+from hvdkit.models.torch_transformer import Block
 from hvdkit.models.vision.sizes import patches
 
 
