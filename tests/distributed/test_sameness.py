@@ -132,8 +132,7 @@ def test_the_curves_compared_are_of_models_that_learn(runs, combination):
 
 
 def check_equal(reference, run):
-    doubles, singles = ((x[precision] for x in (reference, run)) for precision in ("fp64", "fp32"))
-    first, second = doubles
+    first, second = reference["fp64"], run["fp64"]
     assert len(first["losses"]) == len(second["losses"]) == STEPS
     assert distance(first["losses"], second["losses"]) < 1e-8
     weights = [dict(np.load(Path(x["weights"]))) for x in (first, second)]
@@ -144,7 +143,7 @@ def check_equal(reference, run):
         assert error < 1e-8 * size, f"{name}: {error} of {size}"
     for key, value in first["eval"].items():
         assert second["eval"][key] == pytest.approx(value, rel=1e-8), key
-    first, second = singles
+    first, second = reference["fp32"], run["fp32"]
     assert distance(first["losses"][:10], second["losses"][:10]) < 1e-5
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import keras
 import tensorflow as tf
 
 from hvdkit.adapters.base import COMPUTE_DTYPES, DTYPES
 from hvdkit.comm import Comm, SoloComm
-from hvdkit.launch.environment import Job
+from hvdkit.launch.environment import Job, ranks_exceed_cores
 
 
 def start(job: Job, *, threads: int, precision: str) -> Comm:
@@ -17,6 +19,11 @@ def start(job: Job, *, threads: int, precision: str) -> Comm:
     use_dtype(DTYPES[precision], compute=COMPUTE_DTYPES.get(precision))
     if job.size == 1:
         return SoloComm()
+    if ranks_exceed_cores(job.local_size, threads):
+        # Horovod's thread asks its peers once a cycle, and waits in MPI for their answer. On
+        # cores that TensorFlow's threads need too, one cycle a millisecond made steps of the
+        # digits take from 2 to 60 ms, as the scheduler pleased; three keep them at 4 or 5.
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "3")
     from hvdkit.adapters.tensorflow.comm import TensorFlowHorovodComm
 
     comm = TensorFlowHorovodComm(job)
