@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import logging
 import os
 import re
@@ -217,6 +218,15 @@ def build(node: DictConfig, **more: Any) -> Any:
         ) from None
 
 
+def _takes(node: DictConfig, name: str) -> bool:
+    """Whether what a node's `_target_` names takes an argument of this name."""
+    try:
+        taken = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    except Exception:
+        return True  # `build` says what is wrong with it
+    return name in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+
+
 class Run:
     """A checked config whose framework is started and whose job is joined.
 
@@ -260,15 +270,32 @@ class Run:
         data = self.config.data
         return data.batch_size or data.batch_size_per_worker * self.comm.size
 
-    def dataset(self, kind: type[Data], **more: Any) -> Data:
-        """The configured dataset, which must be of this recipe's `kind`."""
-        dataset = build(self.config.data.source, **more)
-        if not isinstance(dataset, kind):
+    def dataset(self, *kinds: type[Data]) -> Data:
+        """The configured dataset, which must be of one of this recipe's `kinds`.
+
+        A source that takes `comm` gets the job's, for what one rank does for all.
+        """
+        node = self.config.data.source
+        shared = {"comm": self.comm} if _takes(node, "comm") else {}
+        dataset = build(node, **shared)
+        if not isinstance(dataset, kinds):
+            needed = " or a ".join(kind.__name__ for kind in kinds)
             raise HvdkitError(
-                f"data.source gives a {type(dataset).__name__}, this recipe needs a "
-                f"{kind.__name__}: choose another data=NAME"
+                f"data.source gives a {type(dataset).__name__}, this recipe needs a {needed}: "
+                "choose another data=NAME"
             )
         return dataset
+
+    def model(self, **sizes: Any) -> Any:
+        """The configured model, of the `sizes` that the data asks for."""
+        node = self.config.model
+        unknown = [name for name in sizes if not _takes(node, name)]
+        if unknown:
+            raise HvdkitError(
+                f"the model {node._target_.rpartition('.')[2]} takes no {' and '.join(unknown)}, "
+                "which this data has: choose another model=NAME, or another data=NAME"
+            )
+        return build(node, **sizes)
 
     def adapter(self, model: Any, task: Any) -> Adapter:
         """The chosen framework's adapter around a model of that framework."""

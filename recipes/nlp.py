@@ -3,7 +3,7 @@
 The data says what is learned: data=text (the next token), masked_text or labelled_text.
 """
 
-from hvdkit.config import Run, build, recipe
+from hvdkit.config import Run, recipe
 from hvdkit.data import TextDataset
 from hvdkit.tasks import text_task
 
@@ -11,12 +11,9 @@ from hvdkit.tasks import text_task
 @recipe("nlp")
 def main(config):
     with Run(config) as run:
-        dataset = run.dataset(TextDataset, comm=run.comm)
-        model = build(
-            config.model,
-            vocabulary=dataset.vocabulary,
-            context=dataset.context,
-            classes=dataset.classes,
+        dataset = run.dataset(TextDataset)
+        model = run.model(
+            vocabulary=dataset.vocabulary, context=dataset.context, classes=dataset.classes
         )
         smoothing = config.trainer.label_smoothing
         task = text_task(dataset.objective, model, label_smoothing=smoothing)

@@ -1,6 +1,6 @@
 """Image classification: horovodrun -np 2 python recipes/vision.py framework=tensorflow"""
 
-from hvdkit.config import Run, build, recipe
+from hvdkit.config import Run, recipe
 from hvdkit.data import ImageDataset
 from hvdkit.tasks import Classification
 
@@ -12,10 +12,8 @@ def main(config):
         task = Classification(
             layout=config.framework.image_layout, label_smoothing=config.trainer.label_smoothing
         )
-        model = build(
-            config.model,
-            input_shape=task.input_shape(dataset.image_shape),
-            classes=dataset.classes,
+        model = run.model(
+            input_shape=task.input_shape(dataset.image_shape), classes=dataset.classes
         )
         run.fit(run.adapter(model, task), dataset)
 
