@@ -11,6 +11,7 @@ import pytest
 
 from hvdkit.adapters.base import Adapter
 from hvdkit.adapters.loss_scale import LossScale
+from hvdkit.comm import SoloComm
 from hvdkit.optimizers import SGD
 from hvdkit.tensors import NumpyOps
 from tests.adapters.images import CLASSES, SHAPE, adapter, arrays, loss, train, train_data
@@ -157,3 +158,38 @@ def test_a_model_compiled_by_xla_trains_alike(caplog: pytest.LogCaptureFixture) 
     for name, array in arrays(plain).items():
         np.testing.assert_allclose(arrays(compiled)[name], array, rtol=1e-4, atol=1e-6)
     assert "nothing hides the communication" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_compiled_blocks_keep_communication_behind_the_backward_pass() -> None:
+    import torch
+    from torch import nn
+
+    events: list[str] = []
+
+    class Comm(SoloComm):
+        def allreduce(self, x: Any, *, name: str, op: Any = "sum", group: Any = None) -> Any:
+            events.append(name)
+            return super().allreduce(x, name=name, op=op, group=group)
+
+    class Blocks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            width = SHAPE[0] * SHAPE[1] * SHAPE[2]
+            self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+            self.head = nn.Linear(width, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = self.blocks
+            x = first(x.flatten(1))
+            if x.requires_grad:
+                x.register_hook(lambda _grad: events.append("the first block's backward"))
+            return self.head(torch.relu(second(x)))
+
+    mine = adapter("torch", Blocks(), comm=Comm(), compile="blocks", bucket_mb=0.01)
+    events.clear()
+    train(mine, stop=1)
+    begun = events.index("the first block's backward")
+    assert events[:begun] == ["step.count", "bucket.0", "bucket.1"]
+    assert len([name for name in events[begun:] if name.startswith("bucket")]) >= 1
+    mine.close()
