@@ -1,4 +1,4 @@
-"""Records, the order they are trained in, and batches. Imports tasks' contract only."""
+"""Records, the order they are trained in, and batches. Imports comm and launch's cache folder."""
 
 from hvdkit.data.clicks import ClickDataset, criteo
 from hvdkit.data.interactions import RankingDataset, tastes

@@ -133,7 +133,7 @@ import os
 
 import numpy as np
 
-from hvdkit.data import ArraySource, Dataset
+from hvdkit.data import ArraySource, ImageDataset
 
 
 class Source(ArraySource):
@@ -150,7 +150,7 @@ class Source(ArraySource):
 def records():
     images, labels = np.zeros((64, 8, 8, 1), np.float32), np.zeros(64, np.int64)
     source = Source(image=images, label=labels)
-    return Dataset(source, source, 10)
+    return ImageDataset(train=source, evaluation=source, classes=10)
 """
 
 

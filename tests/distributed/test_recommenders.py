@@ -91,3 +91,4 @@ def test_ratings_that_are_skipped_are_counted(recipe, tmp_path):
     )
     assert job.wait() == 0, job.output
     assert "ratings.csv:602: 2 fields instead of 4" in job.output
+    assert json.loads((tmp_path / "run/summary.json").read_text())["bad_records"] == 1

@@ -21,8 +21,8 @@ class ViT(nn.Module):
 
     `patch` is a patch's side, which divides the image's; `pooling` says what the head sees:
     "class", a token of its own, or "mean", the mean of all patches (their appendix D.3).
-    `dropout` follows the positions and each residual branch. Raises `HvdkitError` for images
-    that are not whole numbers of patches.
+    `dropout` acts on the patches with their positions, attention weights and branches. Raises
+    `HvdkitError` for images that are not whole numbers of patches.
     """
 
     initial_weight = staticmethod(transformer_normal)
