@@ -28,7 +28,7 @@ from hvdkit.adapters.base import Shard
 from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _log = logging.getLogger(__name__)
 
 

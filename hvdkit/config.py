@@ -135,6 +135,10 @@ def check_workload(config: DictConfig, workload: Workload) -> None:
             f"the model {target.rpartition('.')[2]} is not for this recipe: use "
             f"recipes/{target.split('.')[2]}.py, or another model=NAME"
         )
+    if workload == "recsys" and config.trainer.label_smoothing:
+        raise HvdkitError(
+            "trainer.label_smoothing is for classes, and a recommender has none: leave it at 0"
+        )
 
 
 def _check_group(where: str, node: dict[str, Any]) -> None:
@@ -218,13 +222,14 @@ def build(node: DictConfig, **more: Any) -> Any:
         ) from None
 
 
-def _takes(node: DictConfig, name: str) -> bool:
-    """Whether what a node's `_target_` names takes an argument of this name."""
+def _takes(node: DictConfig, name: str, *, by_name: bool = False) -> bool:
+    """Whether what a node's `_target_` names takes this argument, `by_name` or as one of any."""
     try:
         taken = inspect.signature(hydra.utils.get_object(node._target_)).parameters
-    except Exception:
-        return True  # `build` says what is wrong with it
-    return name in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    except Exception:  # `build` says what is wrong with it
+        return not by_name
+    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    return name in taken or (anything and not by_name)
 
 
 class Run:
@@ -276,7 +281,7 @@ class Run:
         A source that takes `comm` gets the job's, for what one rank does for all.
         """
         node = self.config.data.source
-        shared = {"comm": self.comm} if _takes(node, "comm") else {}
+        shared = {"comm": self.comm} if _takes(node, "comm", by_name=True) else {}
         dataset = build(node, **shared)
         if not isinstance(dataset, kinds):
             needed = " or a ".join(kind.__name__ for kind in kinds)
@@ -317,7 +322,7 @@ class Run:
         summary = trainer.fit()
         if summary.status == "interrupted":
             self.comm.close()
-            sys.exit(128 + (trainer.stop_signal or signal.SIGTERM))
+            sys.exit(128 + (trainer.stop.number or signal.SIGTERM))
         return summary
 
     def trainer(self, adapter: Adapter, dataset: Dataset) -> Trainer:

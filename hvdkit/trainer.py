@@ -14,7 +14,7 @@ import statistics
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ import numpy as np
 
 from hvdkit import metrics
 from hvdkit.adapters import versions
-from hvdkit.adapters.base import Adapter
+from hvdkit.adapters.base import Adapter, StepResult
 from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.data import EvalData, TrainData
-from hvdkit.data.bad_records import BadRecords
+from hvdkit.data.bad_records import BadRecord, BadRecords
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import current_job
 from hvdkit.launch.failure import lost_a_rank, message_of
@@ -96,10 +96,11 @@ class Trainer:
         self._train_loss: float | None = None
         self._eval: dict[str, float] = {}
         self._step_seconds = array("d")
-        self._stop = StopSignal()
+        self.stop = StopSignal()  # the signal that ended the run, if one did
         self.max_bad_steps, self._bad_records = max_bad_steps, bad_records or BadRecords("error")
         self.skipped_steps = 0  # updates left out because their gradient was not finite
         self._bad_in_a_row = 0
+        self._updates = 0  # steps that were not skipped: what the optimizer counts
         self._saved_step: int | None = None  # the last step that a checkpoint holds
         self._opened = False  # whether the folder is this run's to write a summary in
         self._last_log = (0.0, 0.0, 0)
@@ -126,9 +127,9 @@ class Trainer:
 
     def _fit(self) -> Summary:
         self._prepare()
-        with self._stop.heard():
+        with self.stop.heard():
             self._call("on_start")
-            self._last_log = (time.perf_counter(), self.adapter.communication_seconds(), self.step)
+            self._last_log = self._clock()
             for microbatches in self._batches():
                 stop = self._train_step(microbatches)
                 self._do_what_is_due()
@@ -149,7 +150,8 @@ class Trainer:
 
     def _note_failure(self, error: BaseException) -> None:
         """Leave a summary that says so, written by the rank that knows the cause."""
-        everyones = isinstance(error, HvdkitError) or lost_a_rank(error)
+        agreed = isinstance(error, HvdkitError) and not isinstance(error, BadRecord)
+        everyones = agreed or lost_a_rank(error)
         if not self._opened or self.folder is None or (everyones and self.comm.rank != 0):
             return
         if lost_a_rank(error) and self.folder.has_summary():
@@ -164,7 +166,7 @@ class Trainer:
                 steps=self.step,
                 train_loss=self._train_loss,
                 versions=versions(self.adapter.framework),
-                error=str(error) if isinstance(error, HvdkitError) else text,
+                error=str(error) if agreed else text,
             )
         )
 
@@ -172,6 +174,7 @@ class Trainer:
         saved = self._find_saved()
         if not self.resume:
             self._open_folder()
+        self._bad_records.begin_training()
         self.adapter.setup(
             seed=self.seed,
             reference_count=self.train_data.usual_count(),
@@ -187,7 +190,8 @@ class Trainer:
         self.adapter.load_state(saved.arrays())
         self.step = self._saved_step = saved.step
         self._train_loss = saved.manifest["train_loss"]
-        self.skipped_steps, self._bad_in_a_row = saved.manifest["skipped_steps"]
+        self._updates, self.skipped_steps, self._bad_in_a_row = saved.manifest["updates"]
+        self._bad_records.recall(saved.manifest["bad_records"])
         totals = saved.manifest["totals"]
         if len(totals) != self.comm.size:  # another world size: rank 0 takes what all had
             totals = [[sum(column) for column in zip(*totals, strict=True)]]
@@ -280,20 +284,22 @@ class Trainer:
     def _train_step(self, microbatches: list[dict]) -> bool:
         start = time.perf_counter()
         result = self.adapter.train_step(
-            microbatches, step=self.step, lr=self.lr(self.step), flag=self._stop.number != 0
+            microbatches,
+            step=self.step,
+            lr=self.lr(self.step),
+            flag=self.stop.number != 0,
+            update=self._updates,
         )
         self.step += 1
         self._step_seconds.append(time.perf_counter() - start)
-        self._count_bad_step(result.skipped)
+        self._count(result)
         self._call("on_step")
         return result.stop
 
-    def _count_bad_step(self, skipped: bool) -> None:
-        if not skipped:
-            self._bad_in_a_row = 0
-            return
-        self.skipped_steps += 1
-        self._bad_in_a_row += 1
+    def _count(self, result: StepResult) -> None:
+        self._updates += result.updated
+        self.skipped_steps += result.skipped
+        self._bad_in_a_row = self._bad_in_a_row + 1 if result.bad else 0
         if self._bad_in_a_row >= self.max_bad_steps:
             raise HvdkitError(
                 f"the gradient was not finite in {self._bad_in_a_row} updates in a row, up to "
@@ -347,9 +353,8 @@ class Trainer:
             raise HvdkitError(
                 f"the loss is {self._train_loss} by step {self.step}: {self._advice()}"
             )
-        now, waited = time.perf_counter(), self.adapter.communication_seconds()
         then, waited_then, step_then = self._last_log
-        self._last_log = (now, waited, self.step)
+        now, waited, _ = self._last_log = self._clock()
         self._record(
             {
                 **({"train/loss": loss / count} if count else {}),
@@ -364,8 +369,9 @@ class Trainer:
 
     def _advice(self) -> str:
         advice = "lower optimizer.lr, or set trainer.clip_norm"
-        if self._checkpoints and (saved := self._checkpoints.newest()):
-            advice += f"; the last good checkpoint is {saved.path}"
+        with suppress(HvdkitError):  # no checkpoint is whole
+            if self._checkpoints and (saved := self._checkpoints.newest()):
+                advice += f"; the last good checkpoint is {saved.path}"
         return advice
 
     def evaluate(self) -> dict[str, float]:
@@ -401,8 +407,12 @@ class Trainer:
             "rounding": self._rounding(),
             "totals": self.comm.all_gather_object(self.adapter.totals),
             "train_loss": self._train_loss,
-            "skipped_steps": [self.skipped_steps, self._bad_in_a_row],
+            "updates": [self._updates, self.skipped_steps, self._bad_in_a_row],
+            "bad_records": sorted(self._bad_records.met_in_training(self.comm)),
         }
+
+    def _clock(self) -> tuple[float, float, int]:
+        return time.perf_counter(), self.adapter.communication_seconds(), self.step
 
     def _leave_out_of_speed(self, start: float) -> None:
         then, waited, step = self._last_log
@@ -425,7 +435,7 @@ class Trainer:
             world_size=self.comm.size,
             steps=self.step,
             skipped_steps=self.skipped_steps,
-            bad_records=self._bad_records.over_ranks(self.comm),
+            bad_records=len(self._bad_records.over_ranks(self.comm)),
             train_loss=self._train_loss,
             eval=self._eval,
             samples_per_second=self.train_data.batch_size / median if median else None,
@@ -437,8 +447,3 @@ class Trainer:
     def _call(self, hook: str, *args: Any) -> None:
         for callback in self._callbacks:
             getattr(callback, hook)(self, *args)
-
-    @property
-    def stop_signal(self) -> int:
-        """The signal that ended the run, or 0."""
-        return self._stop.number

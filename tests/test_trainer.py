@@ -17,11 +17,11 @@ from hvdkit.comm.threads import run_ranks
 from hvdkit.data import ArraySource
 from hvdkit.data.bad_records import BadRecords
 from hvdkit.errors import HvdkitError
-from hvdkit.optimizers import Cosine
+from hvdkit.optimizers import Adam, Constant, Cosine
 from hvdkit.run_folder import RunFolder, Summary
 from hvdkit.tasks import Classification
 from hvdkit.trainer import Every, Trainer
-from tests.numpy_adapter import adapter, eval_data, records, train_data
+from tests.numpy_adapter import NumpyAdapter, adapter, eval_data, records, train_data
 
 STEPS = 20
 
@@ -311,7 +311,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(tmp_path: Path, number: signal.
     run = trainer(folder=tmp_path, callbacks=[StopAt(7, number)])
     summary = run.fit()
     assert summary.status == "interrupted"
-    assert run.stop_signal == number
+    assert run.stop.number == number
     assert summary.steps == 8  # the step after learns of it together with all other ranks
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
     assert {n: signal.getsignal(n) for n in handlers} == handlers
@@ -396,6 +396,103 @@ def test_a_resumed_run_remembers_its_bad_steps(tmp_path: Path) -> None:
     with pytest.raises(HvdkitError, match="in 3 updates in a row, up to number 4"):
         again.fit()
     assert again.skipped_steps == 3
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_batch_of_bad_records_alone_changes_nothing(ranks: int, clip_norm: float | None) -> None:
+    columns = records().take(np.arange(50))
+    weight = np.ones(50)
+    weight[8:16] = 0  # all of the second batch
+
+    def body(comm: Comm) -> tuple[str, Summary]:
+        data = train_data(ArraySource(**columns, weight=weight), shuffle=False)
+        first, both = (
+            Trainer(adapter(comm, clip_norm=clip_norm), data, num_steps=steps) for steps in (1, 2)
+        )
+        first.fit()
+        return first.adapter.weights_sha256(), both.fit()
+
+    for digest, summary in run_ranks(ranks, body):
+        assert summary.weights_sha256 == digest
+        assert summary.skipped_steps == 0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_skipped_steps_are_no_updates_to_the_optimizer() -> None:
+    """Adam's first update is its first, however many steps were skipped before it."""
+    data = {bad: train_data(poisoned(*bad), shuffle=False) for bad in ((), (0, 1, 2))}
+    sizes = []
+    for bad, batches in data.items():
+        made = trainer(
+            data=batches,
+            made=adapter(optimizer=Adam(lr=0.01)),
+            num_steps=len(bad) + 1,
+            schedule=Constant(),
+            eval_data=None,
+        )
+        made.adapter.setup(seed=0, reference_count=8, example=batches.example())
+        before = made.adapter.model.variables["head.weight"].copy()
+        made.fit()
+        sizes.append(np.abs(made.adapter.model.variables["head.weight"] - before).max())
+    assert sizes[0] == pytest.approx(0.01, rel=1e-3)
+    assert sizes[1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_overflows_that_a_smaller_scale_may_mend_do_not_end_a_run() -> None:
+    class Overflows(NumpyAdapter):
+        """Its gradient overflows while the loss scale is above 4."""
+
+        def backward(self, batch: Any, *, last: bool) -> Any:
+            assert self._loss_scale
+            if self._loss_scale.value > 4:
+                batch = {**batch, "image": np.full_like(batch["image"], np.inf)}
+            return super().backward(batch, last=last)
+
+    template = adapter()
+    made = Overflows(
+        model=template.model,
+        task=template.task,
+        optimizer=template.optimizer,
+        strategy=template.strategy,
+        comm=SoloComm(),
+        precision="fp16",
+    )
+    with np.errstate(all="ignore"):
+        summary = Trainer(made, train_data(), num_steps=20, max_bad_steps=3).fit()
+    assert (summary.status, summary.skipped_steps) == ("completed", 13)  # from 2**15 to 2**2
+
+
+def test_a_resumed_run_still_counts_the_records_it_had_left_out(tmp_path: Path) -> None:
+    def run(steps: int, place: str, **options: Any) -> int:
+        bad = BadRecords("skip")
+        bad.report("file:3", "met whenever it is read")
+
+        class Meets(Callback):
+            def on_step(self, trainer: Trainer) -> None:
+                bad.report(place, "met in training")
+
+        made = trainer(
+            folder=tmp_path, num_steps=steps, bad_records=bad, callbacks=[Meets()], **options
+        )
+        return made.fit().bad_records
+
+    assert run(3, "a.jpg") == 2
+    assert run(6, "b.jpg", resume=True) == 3
+
+
+def test_a_record_that_one_rank_cannot_read_is_named_in_the_summary(tmp_path: Path) -> None:
+    class Torn(Callback):
+        every_rank = True
+
+        def on_step(self, trainer: Trainer) -> None:
+            if trainer.comm.rank == 1:
+                BadRecords("error").report("7.jpg", "it cannot be decoded")
+
+    with pytest.raises(HvdkitError, match=r"7\.jpg: it cannot be decoded"):
+        run_ranks(2, lambda comm: trainer(comm, folder=tmp_path, callbacks=[Torn()]).fit())
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert written["error"].startswith("rank 1: BadRecord: 7.jpg: it cannot be decoded")
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hvdkit.adapters.averaging import average
 from hvdkit.adapters.loss_scale import LossScale
 from hvdkit.adapters.task import Task
 from hvdkit.comm import Comm
@@ -41,11 +42,15 @@ COMPUTE_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 class StepResult:
     """What all ranks agreed on in a step.
 
-    `stop`: some rank asked to. `skipped`: the gradient was not finite and nothing was updated.
+    `stop`: some rank asked to. `skipped`: the gradient was not finite, and nothing was updated.
+    `bad`: so it was, and no smaller loss scale can help. `updated`: neither that, nor was the
+    batch one of stand-ins alone.
     """
 
     stop: bool
     skipped: bool
+    bad: bool
+    updated: bool
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Adapter(ABC):
     def _check_tables(self) -> None:
         if self.strategy.tables and self.optimizer.layerwise:
             raise HvdkitError(
-                f"{type(self.optimizer).__name__} needs the norm of whole parameters, and "
+                f"{self.optimizer.name} needs the norm of whole parameters, and "
                 f"{self.strategy.tables[0].spec.name} is a table of which only some rows are "
                 "looked at: use another optimizer, or make the table dense (model.sparse=false)"
             )
@@ -164,23 +169,38 @@ class Adapter(ABC):
     # ---- the step ------------------------------------------------------------------------
 
     def train_step(
-        self, microbatches: Sequence[Batch], *, step: int, lr: float, flag: bool = False
+        self,
+        microbatches: Sequence[Batch],
+        *,
+        step: int,
+        lr: float,
+        flag: bool = False,
+        update: int | None = None,
     ) -> StepResult:
-        """Take update number `step` on this rank's slice of the batch, at rate `lr`.
+        """Take step number `step` on this rank's slice of the batch, at rate `lr`.
 
-        `flag` is a request to stop, which all ranks see at once.
+        `flag` is a request to stop, which all ranks see at once. `update` counts the updates
+        made so far, which are fewer than the steps where some were skipped.
         """
         count = sum(self.task.count(batch) for batch in microbatches)
         local = np.array([count, float(flag)])
-        scalars = self.optimizer.scalars(lr=lr, step=step)
-        _, flags, finite = self.run_step(microbatches, local, scalars, step)
-        return StepResult(stop=bool(flags > 0), skipped=not finite)
+        scalars = self.optimizer.scalars(lr=lr, step=step if update is None else update)
+        total, flags, finite = self.run_step(microbatches, local, scalars, step)
+        # fp16 finds its scale by overflowing: what a smaller one may mend is not held against it.
+        mendable = self._loss_scale is not None and not finite and not self._loss_scale.at_floor
+        return StepResult(
+            stop=bool(flags > 0),
+            skipped=not finite,
+            bad=not finite and not mendable,
+            updated=bool(finite and total > 0),
+        )
 
     def step_body(
         self, microbatches: Sequence[Mapping[str, Tensor]], local: Tensor, scalars: Mapping
     ) -> Tensor:
         """One update, over tensors; returns the summed (count, flag) of all ranks, and whether
-        the gradient was finite. If it was not, the step leaves no trace in the model."""
+        the gradient was finite. If it was not, or nothing in the batch had a weight, the step
+        leaves no trace in the model."""
         ops = self.ops
         losses: list[Tensor] = []
         # A copy, because a collective may work in place.
@@ -193,7 +213,8 @@ class Adapter(ABC):
         rows = [self.strategy.row_gradient(table) for table in self.strategy.tables]
         parts = [*gradients, *(values for _, values in rows)]
         self.note_agreement(parts)
-        multiplier = self._reference_count / agreed[0]
+        something = agreed[0] > 0  # not so where every record of a batch was left out
+        multiplier = self._reference_count / ops.where(something, agreed[0], agreed[0] + 1.0)
         if self._loss_scale:
             multiplier = multiplier / self._loss_scale.value
         if self.clip_norm is None:
@@ -203,7 +224,8 @@ class Adapter(ABC):
         else:
             norm = self.strategy.global_norm(parts) * multiplier
             finite = ops.is_finite(norm)
-            multiplier = multiplier * ops.minimum(self.clip_norm / norm, 1.0)
+            # Not clip_norm / norm, which is no number where there is no gradient.
+            multiplier = multiplier * (self.clip_norm / ops.maximum(norm, self.clip_norm))
 
         def update() -> None:
             for bucket, gradient in zip(self.strategy.buckets, gradients, strict=True):
@@ -217,7 +239,7 @@ class Adapter(ABC):
             for variable, before in statistics:
                 ops.assign(variable, before)
 
-        ops.when(finite, update, undo)
+        ops.when(finite & something, update, undo)
         if self._loss_scale:
             self._loss_scale.adjust(finite)
         return ops.concat([agreed, ops.reshape(ops.cast(finite, "float64"), (1,))])
@@ -369,29 +391,9 @@ class Adapter(ABC):
             ops.assign(kept, weights)
 
     def average_statistics(self) -> None:
-        """Replace what differs by rank among the untrained arrays (batch norm's statistics) by
-        its mean. What is equal everywhere keeps its bits, as a mean of three would not."""
-        if self.comm.size == 1:
-            return
+        """Replace untrained arrays that differ by rank, batch norm's statistics, by the mean."""
         untrained = [param for param in self.parameters() if not param.trainable]
-        for dtype in sorted({param.spec.dtype for param in untrained}):
-            if dtype.startswith("float"):
-                self._average([p for p in untrained if p.spec.dtype == dtype], f"average.{dtype}")
-
-    def _average(self, params: Sequence[Parameter], name: str) -> None:
-        ops = self.ops
-        flat = ops.concat([ops.reshape(ops.read(param.variable), (-1,)) for param in params])
-        # Each collective may work in place, so each gets a copy.
-        low, high, total = (
-            self.comm.allreduce(ops.concat([flat]), name=f"{name}.{op}", op=op).wait()
-            for op in ("min", "max", "sum")
-        )
-        flat = ops.where(low == high, flat, total / self.comm.size)
-        start = 0
-        for param in params:
-            part = flat[start : start + param.spec.numel]
-            ops.assign(param.variable, ops.reshape(part, param.variable.shape))
-            start += param.spec.numel
+        average(untrained, self.comm, self.ops)
 
     def state(self) -> dict[str, Shard]:
         """This rank's part of all that a run needs to go on from here, by canonical name."""

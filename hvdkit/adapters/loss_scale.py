@@ -32,6 +32,11 @@ class LossScale:
         new = [ops.where(finite, ok[0], halved), ops.where(finite, ok[1], good * 0)]
         ops.assign(self._state, ops.concat([ops.reshape(x, (1,)) for x in new]))
 
+    @property
+    def at_floor(self) -> bool:
+        """Whether it cannot be halved any more (never inside a traced step)."""
+        return bool(self.read()[0] <= 1.0)
+
     def read(self) -> np.ndarray:
         """(scale, updates since it changed), for a checkpoint."""
         return self._ops.numpy(self._state).copy()

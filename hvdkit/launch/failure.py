@@ -55,9 +55,10 @@ def _say(text: str) -> None:
 
 
 def lost_a_rank(error: BaseException) -> bool:
-    """Whether Horovod failed because another rank went away, whose own error is the cause."""
+    """Whether a collective failed because another rank went away, whose own error is the cause."""
     text = f"{type(error).__name__}: {error}"
-    return "HorovodInternalError" in text or "Horovod has been shut down" in text
+    signs = ("HorovodInternalError", "Horovod has been shut down", "RankFailed")
+    return any(sign in text for sign in signs)
 
 
 def message_of(error: BaseException) -> str:

@@ -32,6 +32,11 @@ class Optimizer(ABC):
     def slots(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
     def slot_start(self, slot: str) -> float | Literal["parameter"]:
         """What a slot holds before the first update: a number, or a copy of the parameter."""
         return 0.0

@@ -32,6 +32,10 @@ class Averaged(LayerwiseOptimizer):
     def slots(self):
         return (*self.optimizer.slots, AVERAGE)
 
+    @property
+    def name(self):
+        return self.optimizer.name
+
     def slot_start(self, slot):
         return "parameter" if slot == AVERAGE else self.optimizer.slot_start(slot)
 

@@ -27,16 +27,20 @@ def text_task(objective: str, model: Any, *, label_smoothing: float = 0.0) -> Ta
             f"{objective}: choose another model=NAME, or another data=NAME"
         )
     if objective == "next_token":
-        return LanguageModeling()
+        return LanguageModeling(label_smoothing=label_smoothing)
     if objective == "masked_tokens":
-        return MaskedLanguageModeling()
+        return MaskedLanguageModeling(label_smoothing=label_smoothing)
     return TextClassification(label_smoothing=label_smoothing)
 
 
 class _Tokens:
-    """Cross-entropy where "weight" is not 0; a batch's count is the sum of its weights."""
+    """Cross-entropy where "weight" is not 0; a batch's count is the sum of its weights.
 
-    label_smoothing = 0.0
+    `label_smoothing` is for the training loss alone.
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0):
+        self.label_smoothing = label_smoothing
 
     def count(self, batch: Records) -> float:
         return float(batch["weight"].sum())
@@ -112,13 +116,7 @@ class MaskedLanguageModeling(_Tokens):
 
 
 class TextClassification(_Tokens):
-    """Records {"token", "segment", "valid": (context,), "label": ()} to logits over classes.
-
-    `label_smoothing` is for the training loss alone.
-    """
-
-    def __init__(self, *, label_smoothing: float = 0.0):
-        self.label_smoothing = label_smoothing
+    """Records {"token", "segment", "valid": (context,), "label": ()} to logits over classes."""
 
     def prepare(self, records: Records, *, valid: bool) -> dict[str, np.ndarray]:
         return {

@@ -253,6 +253,11 @@ class TorchAdapter(Adapter):
         if grad is None:  # the batch never looked at it
             rows = torch.zeros(0, dtype=torch.int64, device=self.device)
             values = table.variable.detach()[rows]
+        elif not grad.is_sparse:
+            raise HvdkitError(
+                f"{table.spec.name} is a sparse embedding, but its gradient is dense: something "
+                "else than looking rows up uses it; make it with sparse=False"
+            )
         else:
             rows, values = grad._indices()[0], grad._values()
         self.strategy.rows_ready(table, rows, values)

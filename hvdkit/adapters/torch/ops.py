@@ -87,6 +87,8 @@ class TorchOps:
     def sum_rows(self, rows, values):
         unique, place = torch.unique(rows, return_inverse=True)
         total = values.new_zeros((len(unique), *values.shape[1:]))
+        if values.is_cuda:  # sorts first: index_add_ adds in any order, and ranks would differ
+            return unique, total.index_put_((place,), values, accumulate=True)
         return unique, total.index_add_(0, place, values)
 
     def drop_zero_rows(self, rows, values):

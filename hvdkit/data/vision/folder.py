@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,11 +28,15 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", "
 # What Pillow turns into RGB without a loss that matters; 16-bit grey, say, it would clip.
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 _UNDECODABLE = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
     OSError,
     SyntaxError,
+    TypeError,
     ValueError,
-    EOFError,
-    IndexError,
+    struct.error,
+    zlib.error,
     Image.DecompressionBombError,
 )
 _TRIES = 10
