@@ -22,6 +22,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hvdkit import adapters
 from hvdkit.adapters.base import Adapter
@@ -112,7 +113,10 @@ class _Place:
 
 def check(config: DictConfig) -> None:
     """Raise `HvdkitError` for the first wrong value in a composed config."""
-    plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    try:
+        plain = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise HvdkitError(str(error).splitlines()[0]) from None
     for key in plain:
         if key not in (*_GROUPS, "experiment", "debug"):
             raise HvdkitError(
@@ -179,6 +183,9 @@ def explain(error: Exception) -> str:
 def nearest_key(key: str) -> str:
     """A hint naming the config key most like `key`: by its last word first, then whole."""
     known = list(_leaves(_default_config()))
+    if key in known:
+        group = key.partition(".")[0]
+        return f" in the chosen {group}, only in the one that is the default"
     same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     if same_end:
         return f" (did you mean {same_end[0]}?)"
@@ -239,8 +246,8 @@ class Run:
     """
 
     def __init__(self, config: DictConfig):
-        check(config)
         check_workload(config, _Place.workload)
+        check(config)
         self.config = config
         self.folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
         self._check_batch(current_job().size)

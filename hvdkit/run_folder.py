@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,7 +116,7 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self.path / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+        _replace(self.path / "summary.json", _json(asdict(summary), indent=1) + "\n")
 
     def write_config(self, texts: dict[str, str]) -> None:
         """Write `.hydra/NAME` for each name."""
@@ -128,7 +129,18 @@ class RunFolder:
 def append_json(path: Path, record: dict[str, Any]) -> None:
     """Add one line to a JSON-lines file."""
     with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(_json(record) + "\n")
+
+
+def _json(value: Any, *, indent: int | None = None) -> str:
+    """JSON as others read it, which has no word for what is no number: null stands for it."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(child) for key, child in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _replace(path: Path, text: str) -> None:

@@ -26,6 +26,7 @@ from hvdkit.adapters import versions
 from hvdkit.adapters.base import Adapter, StepResult
 from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
+from hvdkit.comm.agreement import rank_0_does
 from hvdkit.data import EvalData, TrainData
 from hvdkit.data.bad_records import BadRecord, BadRecords
 from hvdkit.errors import HvdkitError
@@ -116,7 +117,8 @@ class Trainer:
             )
         try:
             with ExitStack() as held:
-                self._claim_folder(held)
+                if (folder := self.folder) is not None:
+                    rank_0_does(self.comm, lambda: held.enter_context(folder.claim()))
                 return self._fit()
         except BaseException as error:
             self._note_failure(error)
@@ -137,17 +139,6 @@ class Trainer:
                     break
         return self._finish()
 
-    def _claim_folder(self, held: ExitStack) -> None:
-        problem = None
-        if self.folder and self.comm.rank == 0:
-            try:
-                held.enter_context(self.folder.claim())
-            except (HvdkitError, OSError) as error:
-                problem = str(error)
-        problem = self.comm.broadcast_object(problem)
-        if problem:
-            raise HvdkitError(problem)
-
     def _note_failure(self, error: BaseException) -> None:
         """Leave a summary that says so, written by the rank that knows the cause."""
         agreed = isinstance(error, HvdkitError) and not isinstance(error, BadRecord)
@@ -164,6 +155,7 @@ class Trainer:
                 framework=self.adapter.framework,
                 world_size=self.comm.size,
                 steps=self.step,
+                skipped_steps=self.skipped_steps,
                 train_loss=self._train_loss,
                 versions=versions(self.adapter.framework),
                 error=str(error) if agreed else text,
@@ -216,6 +208,8 @@ class Trainer:
         saved = self._checkpoints.newest()
         if saved:
             self._check_same_run(saved)
+        elif self.comm.rank == 0:
+            _log.info("there is no checkpoint to resume from in %s", self._checkpoints.folder)
         return saved
 
     def _open_folder(self) -> None:
@@ -321,7 +315,9 @@ class Trainer:
             self._log_training()
         if self._due(self.every.evaluation) and self.step < self.num_steps:
             self.evaluate()
-        if self._due(self.every.checkpoint) and self.step < self.num_steps:
+        # Not between updates that are skipped: the last good checkpoint is from before them.
+        due = self._due(self.every.checkpoint) and not self._bad_in_a_row
+        if due and self.step < self.num_steps:
             self.save()
 
     def _due(self, interval: int | None) -> bool:
@@ -349,10 +345,7 @@ class Trainer:
         self.adapter.totals = (0.0, 0.0)
         if count:  # else every update since the last log was skipped
             self._train_loss = loss / count
-        if self._train_loss is not None and not math.isfinite(self._train_loss):
-            raise HvdkitError(
-                f"the loss is {self._train_loss} by step {self.step}: {self._advice()}"
-            )
+        self._stop_if_no_number(self._train_loss, "the loss")
         then, waited_then, step_then = self._last_log
         now, waited, _ = self._last_log = self._clock()
         self._record(
@@ -366,6 +359,10 @@ class Trainer:
                 "comm_fraction": (waited - waited_then) / (now - then),
             }
         )
+
+    def _stop_if_no_number(self, loss: float | None, what: str) -> None:
+        if loss is not None and not math.isfinite(loss):
+            raise HvdkitError(f"{what} is {loss} by step {self.step}: {self._advice()}")
 
     def _advice(self) -> str:
         advice = "lower optimizer.lr, or set trainer.clip_norm"
@@ -385,6 +382,7 @@ class Trainer:
             sums = metrics.add(self.adapter.evaluate(batch) for batch in batches)
         totals = metrics.sum_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
         self._eval = self.adapter.task.summarize(totals)
+        self._stop_if_no_number(self._eval.get("loss"), "the evaluation's loss")
         if self.step != self._saved_step:  # else a run that was finished has told it already
             self._record({f"eval/{name}": value for name, value in self._eval.items()})
         self._leave_out_of_speed(start)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from hvdkit.run_folder import RunFolder, Summary, append_json
 
 
@@ -96,3 +98,9 @@ def test_a_summary_is_replaced_whole(tmp_path: Path) -> None:
     found = json.loads(path.read_text())
     assert (found["status"], found["steps"], found["world_size"]) == ("interrupted", 9, 2)
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["summary.json"]
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path: Path) -> None:
+    append_json(tmp_path / "metrics.jsonl", {"step": 1, "eval/perplexity": float("inf")})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"step": 1, "eval/perplexity": None}

@@ -512,6 +512,29 @@ def test_a_loss_that_is_no_number_stops_all_ranks(ranks: int) -> None:
     assert len(set(run_ranks(ranks, body))) == 1
 
 
+@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_evaluation_whose_loss_is_no_number_ends_the_run(tmp_path: Path, ranks: int) -> None:
+    def body(comm: Comm) -> str:
+        made = trainer(comm, eval_data=eval_data(poisoned(1)), folder=tmp_path)
+        with pytest.raises(HvdkitError, match="the evaluation's loss is nan by step 20") as caught:
+            made.fit()
+        return str(caught.value)
+
+    assert len(set(run_ranks(ranks, body))) == 1
+    text = (tmp_path / "summary.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["status"] == "failed"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_checkpoint_is_written_between_skipped_updates(tmp_path: Path) -> None:
+    seen = Recorder()
+    data = train_data(poisoned(2, 3), shuffle=False)
+    every = Every(log=1, checkpoint=1)
+    trainer(data=data, num_steps=6, folder=tmp_path, callbacks=[seen], every=every).fit()
+    assert seen.saved == [1, 2, 5, 6]
+
+
 def test_records_that_several_ranks_left_out_count_once(tmp_path: Path) -> None:
     def body(comm: Comm) -> int:
         bad = BadRecords("skip")

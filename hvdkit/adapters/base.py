@@ -392,8 +392,7 @@ class Adapter(ABC):
 
     def average_statistics(self) -> None:
         """Replace untrained arrays that differ by rank, batch norm's statistics, by the mean."""
-        untrained = [param for param in self.parameters() if not param.trainable]
-        average(untrained, self.comm, self.ops)
+        average([p for p in self.parameters() if not p.trainable], self.comm, self.ops)
 
     def state(self) -> dict[str, Shard]:
         """This rank's part of all that a run needs to go on from here, by canonical name."""
@@ -414,7 +413,8 @@ class Adapter(ABC):
             if expected.get(name) != given.get(name):
                 raise HvdkitError(
                     f"the checkpoint is of another model or optimizer: {name} is "
-                    f"{given.get(name, 'absent')} there and {expected.get(name, 'absent')} here"
+                    f"{given.get(name, 'absent')} there and {expected.get(name, 'absent')} here. "
+                    "Resume with the same model, optimizer, trainer.precision and ema_decay"
                 )
         others = ("strategy/", "loss_scale")
         self.write_parameters({k: v for k, v in arrays.items() if not k.startswith(others)})

@@ -48,9 +48,9 @@ class Log(Callback):
 
     def on_end(self, trainer, summary):
         if summary.skipped_steps:
-            _log.info("%d updates skipped: their gradient was not finite", summary.skipped_steps)
+            _log.info("updates skipped for a bad gradient: %d", summary.skipped_steps)
         if summary.bad_records:
-            _log.info("%d bad records left out", summary.bad_records)
+            _log.info("bad records left out: %d", summary.bad_records)
         for name, value in summary.eval.items():
             _log.info("test %s %.4f", name, value)
         where = f", in {trainer.folder.path}" if trainer.folder else ""

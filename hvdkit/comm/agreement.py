@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hvdkit.comm.base import Comm
@@ -24,3 +24,16 @@ def require_equal(comm: Comm, facts: Mapping[str, Any], problem: str) -> None:
                     f"{problem}: {name} is {mine} on rank 0 and {theirs} on rank {rank}. "
                     "All ranks must run the same code, config and data"
                 )
+
+
+def rank_0_does(comm: Comm, action: Callable[[], object]) -> None:
+    """Run `action` on rank 0; where it cannot be done, raise `HvdkitError` on every rank."""
+    problem = None
+    if comm.rank == 0:
+        try:
+            action()
+        except (HvdkitError, OSError) as error:
+            problem = str(error)
+    problem = comm.broadcast_object(problem)
+    if problem:
+        raise HvdkitError(problem)

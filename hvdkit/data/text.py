@@ -233,7 +233,8 @@ def _text(file: Path, bad: BadRecords) -> str | None:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        bad.report(f"{file}:{line}", f"{not_utf8(data[error.start])} (offset {error.start})")
+        problem = f"{not_utf8(data[error.start])} (offset {error.start}); a file is one record"
+        bad.report(f"{file}:{line}", problem)
     except OSError as error:
         bad.report(str(file), f"cannot be read: {error.strerror}")
     return None
