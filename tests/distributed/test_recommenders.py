@@ -9,9 +9,7 @@ import pytest
 from tests.data.recommender_files import write_clicks, write_ratings
 
 
-@pytest.mark.parametrize(
-    ("framework", "model"), [("torch", "neumf"), ("tensorflow", "mf"), ("torch", "mf")]
-)
+@pytest.mark.parametrize(("framework", "model"), [("torch", "neumf"), ("tensorflow", "mf")])
 def test_a_model_ranks_better_than_popularity(recipe, tmp_path, framework, model):
     words = (f"framework={framework}", f"model={model}", "trainer.num_epochs=7")
     job = recipe(tmp_path / "run", *words, program="recsys", np=2, timeout=250)
@@ -64,7 +62,7 @@ def test_a_bad_line_ends_all_ranks_with_one_message(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["model=dlrm"], "DLRM takes no items and users"),
+        (["model=dlrm"], "DLRM takes no users and items"),
         (["data=digits"], "gives a ImageDataset"),
         (["model=mlp"], "is not for this recipe: use recipes/vision.py"),
         (["data.source.evaluation_negatives=999"], "too few for"),
