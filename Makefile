@@ -82,10 +82,8 @@ format: setup ## Format the code and mend what ruff can
 soak: setup ## Run the long tests: a whole build, many repetitions
 	$(python) -m pytest -m soak --timeout 1800
 
-bench: setup ## Time a step beside torch DDP and stock Horovod, and print the ratios
-	for framework in $(chosen); do $(python) benchmarks/step.py --framework $$framework; done
-	$(python) benchmarks/trainer_cost.py
-	$(python) benchmarks/import_time.py
+bench: setup ## Run the benchmarks: steps beside DDP and stock Horovod, input, tables
+	$(python) -m benchmarks
 
 doctor: setup ## Say what is installed and what is wrong with it
 	hvdkit doctor -np $(NP)
