@@ -22,7 +22,7 @@ from hvdkit.comm import Comm
 from hvdkit.data.bad_records import BadRecords, OnBadRecord
 from hvdkit.data.keys import words
 from hvdkit.data.lines import blocks, existing_file, good_lines, shown
-from hvdkit.data.sources import Dataset
+from hvdkit.data.sources import BatchSource, Dataset
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.cache import default_cache
 
@@ -54,7 +54,7 @@ class ClickDataset(Dataset):
         return {"dense": self.dense, "tables": self.tables}
 
 
-class Clicks:
+class Clicks(BatchSource):
     """Some of the cached records: {"dense": (13,), "categories": (26,), "label": ()}."""
 
     def __init__(self, records: np.ndarray):
@@ -62,9 +62,6 @@ class Clicks:
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[0] for name, column in self.take(np.array([index])).items()}
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         records = self._records[indices]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hvdkit.data.keys import fractions, integers, position_keys
-from hvdkit.data.sources import Dataset
+from hvdkit.data.sources import BatchSource, Dataset
 from hvdkit.errors import HvdkitError
 
 _EVALUATION_SEED = 1  # of the items that positives are ranked among: fixed, whatever the run's
@@ -76,7 +76,7 @@ class History:
         return self.pick(users, chosen)
 
 
-class TrainPairs:
+class TrainPairs(BatchSource):
     """An interaction beside `negatives` items that the user did not come to in training:
     {"user", "item", "label"}, each (1 + negatives,)."""
 
@@ -88,9 +88,6 @@ class TrainPairs:
 
     def __len__(self) -> int:
         return len(self._users)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[0] for name, column in self.take(np.array([index])).items()}
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         return self.draw(indices, position_keys(0, indices))
@@ -105,7 +102,7 @@ class TrainPairs:
         }
 
 
-class HeldOut:
+class HeldOut(BatchSource):
     """A user's held-out item, then `negatives` distinct others that the user never came to:
     {"user": (), "items": (1 + negatives,)}. They are the same at every evaluation and run."""
 
@@ -115,9 +112,6 @@ class HeldOut:
 
     def __len__(self) -> int:
         return len(self._users)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[0] for name, column in self.take(np.array([index])).items()}
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         users = self._users[indices].astype(np.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hvdkit.data.keys import fractions, integers, position_keys
+from hvdkit.data.sources import BatchSource
 from hvdkit.data.tokenizers import Tokenizer
 
 _SHARE = 0.15
@@ -16,7 +17,7 @@ _MASKED, _REPLACED = 0.8, 0.9  # below the first: masked; below the second: any 
 _EVALUATION_SEED = 0
 
 
-class MaskedTokens:
+class MaskedTokens(BatchSource):
     """A stream of tokens, cut into records of `context`: the first token, text, the one between.
 
     {"token", "segment", "valid": (context,), "position", "label", "weight": (P,)}: the tokens as
@@ -31,9 +32,6 @@ class MaskedTokens:
 
     def __len__(self) -> int:
         return -(-len(self._stream) // self._inner)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[0] for name, column in self.take(np.array([index])).items()}
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Masked for good, by the records' numbers."""

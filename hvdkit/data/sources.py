@@ -50,6 +50,17 @@ class ImageDataset(Dataset):
         return tuple(self.train[0]["image"].shape)
 
 
+class BatchSource:
+    """A source that gives records by the batch: one of them is a batch of one."""
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Records `indices`, stacked."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: column[0] for name, column in self.take(np.array([index])).items()}
+
+
 class ArraySource:
     """Records that are rows of arrays of equal length."""
 

@@ -15,7 +15,7 @@ from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.agreement import require_equal
 from hvdkit.data.bad_records import BadRecords, OnBadRecord
 from hvdkit.data.masking import MaskedTokens
-from hvdkit.data.sources import Dataset, Source
+from hvdkit.data.sources import BatchSource, Dataset, Source
 from hvdkit.data.tokenizers import Tokenizer, TokenizerKind, digest, make_tokenizer
 from hvdkit.errors import HvdkitError
 
@@ -38,7 +38,7 @@ class TextDataset(Dataset):
     classes: int = 0
 
 
-class TokenBlocks:
+class TokenBlocks(BatchSource):
     """A stream of tokens, cut into records {"token": (context + 1,), "weight": (context,),
     "bytes": ()}: each token but the stream's first is the last of a pair once.
 
@@ -51,9 +51,6 @@ class TokenBlocks:
 
     def __len__(self) -> int:
         return -(-(len(self._stream) - 1) // self._context)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[0] for name, column in self.take(np.array([index])).items()}
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         places = np.asarray(indices)[:, None] * self._context + np.arange(self._context + 1)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from hvdkit.data.bad_records import BadRecords, OnBadRecord
 from hvdkit.data.keys import fractions
-from hvdkit.data.sources import ImageDataset
+from hvdkit.data.sources import BatchSource, ImageDataset
 from hvdkit.errors import HvdkitError
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower, in pixels
@@ -97,7 +97,7 @@ def _classes(folder: Path, path: str) -> list[str]:
     return names
 
 
-class ImageFolder:
+class ImageFolder(BatchSource):
     """The images of one folder of classes, in the order of their names."""
 
     def __init__(self, folder: Path, classes: Sequence[str], decoder: _Decoder):
@@ -113,9 +113,6 @@ class ImageFolder:
 
     def __len__(self) -> int:
         return len(self._names)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: column[0] for name, column in self.take(np.array([index])).items()}
 
     def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """Each image's centre."""
