@@ -1,5 +1,6 @@
 # Everything is done through here; `make help` prints the lines marked with ##.
-# Nothing needs root, and nothing is written outside this folder, pip's cache and hvdkit's.
+# Nothing needs root but test-packages, and nothing else is written outside this folder, pip's
+# cache and hvdkit's.
 
 PYTHON     ?= python3
 VENV       ?= .venv
@@ -32,10 +33,10 @@ ifeq ($(filter $(FRAMEWORK),$(chosen)),)
 $(error FRAMEWORK=$(FRAMEWORK) is not in this environment, which is for "$(FRAMEWORKS)". To have both: make setup FRAMEWORKS="torch tensorflow")
 endif
 
-.PHONY: help setup train test test-fast lint format soak bench doctor clean
+.PHONY: help setup train test test-fast test-packages lint format soak bench doctor clean
 
 help: ## Print this manual
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@printf '\nVariables, with their defaults:\n'
 	@printf '  %-12s%s\n' \
 	  FRAMEWORKS '"torch tensorflow"; or torch, or tensorflow: what setup installs' \
@@ -68,7 +69,23 @@ test: lint ## Run everything: lint, types, unit tests, then tests on real ranks
 	$(python) -m pytest -m 'launch and not soak'
 
 test-fast: setup ## Run the tests that start no ranks and no build (under a minute)
-	$(python) -m pytest -m 'not launch and not soak'
+	$(python) -m pytest -m 'not launch and not soak and not system'
+
+# Installed, and not removed with its settings left behind, is what `ii` means.
+test-packages: ## (root) Install the system programs that some tests need (again: at once)
+	@wanted=$$(cat tests/packages.txt); \
+	there=$$(dpkg-query --show --showformat '$${db:Status-Abbrev}$${Package}\n' $$wanted 2> /dev/null \
+	  | sed -n 's/^ii *//p' || true); \
+	absent=$$(comm -23 <(sort <<< "$$wanted") <(sort <<< "$$there")); \
+	if [ -n "$$absent" ]; then \
+	  if [ "$$(id -u)" != 0 ]; then \
+	    echo "make test-packages must be run as root, to apt-get install:" $$absent; \
+	    exit 1; \
+	  fi; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update --quiet; \
+	  apt-get install --quiet --yes --no-install-recommends $$absent; \
+	fi
 
 lint: setup ## Check style, formatting and types
 	ruff check .

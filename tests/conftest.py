@@ -1,12 +1,14 @@
 """For every test: hypothesis draws the same examples each time, and nothing stays behind.
 
 A test that leaves an environment variable changed, or a thread of its own running, changes
-what later tests see; it fails instead.
+what later tests see; it fails instead. A test that needs a program which pip does not bring
+says so with `@pytest.mark.system("chromium")`, and fails, not skips, where it is absent.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,24 @@ settings.load_profile("same")
 
 # Set by importing what tests use, once a process; nothing of hvdkit's reads them back.
 _SET_BY_IMPORTS = ("ENABLE_RUNTIME_", "HDF5_", "KERAS_", "KMP_", "PYTEST_", "TF", "TORCH", "TPU_")
+
+
+# Where daemons and tools for root live; a user's PATH often lacks them.
+_SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: one that starts the absent program would fail with less to say."""
+    needed = [name for mark in item.iter_markers("system") for name in mark.args]
+    absent = [name for name in needed if shutil.which(name, path=_SYSTEM_PATH) is None]
+    if absent:
+        verb = "is" if len(absent) == 1 else "are"
+        pytest.fail(
+            f"{', '.join(absent)} {verb} not installed: as root, make test-packages; "
+            "or leave these tests out with -m 'not system'",
+            pytrace=False,
+        )
 
 
 def _environment() -> dict[str, str]:
