@@ -8,11 +8,12 @@ tensor and a TensorFlow tensor. `NumpyOps` is the reference that the fast tests 
 Code over `Ops` may be traced into one graph: it takes no Python branch on a tensor, and what
 has to change between steps lives in a `variable`.
 
-This module imports NumPy only.
+This module imports NumPy and the standard library only.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -115,6 +116,12 @@ class Ops(Protocol):
     def assign(self, variable: Variable, value: Tensor) -> None: ...
 
     def assign_add(self, variable: Variable, value: Tensor) -> None: ...
+
+    def clock(self, after: Sequence[Tensor]) -> Tensor:
+        """Seconds since the epoch (a float64 scalar) once the tensors of `after` are computed.
+
+        Outside a graph that is now. Of work that a GPU has yet to do it knows nothing.
+        """
 
 
 class NumpyOps:
@@ -223,3 +230,6 @@ class NumpyOps:
 
     def assign_add(self, variable, value):
         variable += value
+
+    def clock(self, after):
+        return np.array(time.time())

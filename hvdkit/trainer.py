@@ -133,6 +133,7 @@ class Trainer:
             self._call("on_start")
             self._last_log = self._clock()
             for microbatches in self._batches():
+                self._call("on_batch")
                 stop = self._train_step(microbatches)
                 self._do_what_is_due()
                 if stop:

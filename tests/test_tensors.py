@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -135,7 +136,19 @@ def test_each_is_an_ops(frameworks: Any) -> None:
 def test_every_operation_is_compared() -> None:
     declared = {name for name, value in vars(Ops).items() if callable(value) and name[0] != "_"}
     compared = set(OPERATIONS) | {"numpy", "dtype", "read"}  # these carry every comparison
-    assert declared <= compared
+    assert declared <= compared | {"clock"}
+
+
+def test_every_clock_is_the_same_and_goes_on(frameworks: Any) -> None:
+    all_ops = [NumpyOps(), *frameworks]
+    after = [(ops, ops.array(np.ones(3))) for ops in all_ops]
+    before = time.time()
+    for ops, x in after:
+        now = ops.clock([x])
+        assert ops.dtype(now) == "float64"
+        assert ops.numpy(now).shape == ()
+        assert before - 1e-4 <= float(ops.numpy(now)) <= time.time() + 1e-4
+        before = float(ops.numpy(now))
 
 
 def test_a_copy_keeps_the_value_a_variable_had(frameworks: Any) -> None:

@@ -208,9 +208,10 @@ class Adapter(ABC):
         statistics = [(variable, ops.copy(variable)) for variable in self.statistics()]
         for i, batch in enumerate(microbatches):
             losses.append(self.backward(batch, last=i == len(microbatches) - 1))
-        agreed = pending.wait()
         gradients = [self.strategy.gradient(bucket) for bucket in self.strategy.buckets]
         rows = [self.strategy.row_gradient(table) for table in self.strategy.tables]
+        # Last, because it is there long before: what a slow rank costs shows in its buckets.
+        agreed = pending.wait()
         parts = [*gradients, *(values for _, values in rows)]
         self.note_agreement(parts)
         something = agreed[0] > 0  # not so where every record of a batch was left out

@@ -63,5 +63,16 @@ class HorovodComm(Comm):
         # Horovod's own exists for torch alone. No rank has this before all have brought theirs.
         self.all_gather_bytes(np.zeros(1, np.uint8))
 
+    def start_timeline(self, path):
+        if os.environ.get("HOROVOD_TIMELINE") != "DYNAMIC":
+            return "Horovod keeps a part of it only where comm.timeline=DYNAMIC"
+        if self.rank == 0:  # Horovod's coordinator, the only one that writes
+            self._hvd.start_timeline(path)
+        return None
+
+    def stop_timeline(self):
+        if self.rank == 0:
+            self._hvd.stop_timeline()
+
     def close(self):
         self._hvd.shutdown()

@@ -5,6 +5,17 @@ from hvdkit.callbacks.base import Callback
 from hvdkit.callbacks.consistency import Agreement, WeightDigest
 from hvdkit.callbacks.log import Log
 from hvdkit.callbacks.progress import Progress
+from hvdkit.callbacks.stragglers import Stragglers
 from hvdkit.callbacks.tensorboard import TensorBoard
+from hvdkit.callbacks.timeline import Timeline
 
-__all__ = ["Agreement", "Callback", "Log", "Progress", "TensorBoard", "WeightDigest"]
+__all__ = [
+    "Agreement",
+    "Callback",
+    "Log",
+    "Progress",
+    "Stragglers",
+    "TensorBoard",
+    "Timeline",
+    "WeightDigest",
+]

@@ -24,6 +24,9 @@ class Callback:
     def on_start(self, trainer: Trainer) -> None:
         """Parameters agree; no step has been taken since the start or the resume."""
 
+    def on_batch(self, trainer: Trainer) -> None:
+        """The next step's batch is there; nothing has been done with it."""
+
     def on_step(self, trainer: Trainer) -> None:
         """An update was made; `trainer.step` counts it."""
 

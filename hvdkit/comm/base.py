@@ -101,6 +101,14 @@ class Comm(ABC):
     def all_gather_bytes(self, data: np.ndarray) -> np.ndarray:
         """`all_gather` of one-dimensional uint8 host memory."""
 
+    def start_timeline(self, path: str) -> str | None:
+        """Have what carries the messages write its own Chrome trace to `path`, on the rank that
+        keeps it; None, or why there will be none."""
+        return f"{type(self).__name__} keeps none"
+
+    def stop_timeline(self) -> None:  # noqa: B027 - not every kind has one
+        """End what `start_timeline` began."""
+
     def close(self) -> None:  # noqa: B027 - not every kind holds something
         """Leave the job in good order: every rank calls it."""
 

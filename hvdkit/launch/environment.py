@@ -77,8 +77,10 @@ class HorovodSettings:
     timeline: str | None = None
 
     def given(self) -> list[str]:
-        """The knobs that were set by someone."""
-        return [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        """The knobs that were set by someone, but for a timeline that is only made possible."""
+        unset = (None, "DYNAMIC")
+        names = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        return [name for name in names if name != "timeline" or self.timeline not in unset]
 
     def variables(self) -> dict[str, str]:
         """The environment variables that say this."""

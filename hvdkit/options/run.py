@@ -97,6 +97,12 @@ class WeightDigestOptions:
 
 
 @dataclass(kw_only=True)
+class TimelineOptions:
+    start: int = at_least(0, default=10)
+    steps: int = at_least(1, default=5)
+
+
+@dataclass(kw_only=True)
 class NoOptions:
     pass
 
@@ -127,4 +133,6 @@ SCHEMAS: dict[str, type] = {
     "hvdkit.callbacks.Progress": NoOptions,
     "hvdkit.callbacks.TensorBoard": NoOptions,
     "hvdkit.callbacks.WeightDigest": WeightDigestOptions,
+    "hvdkit.callbacks.Stragglers": NoOptions,
+    "hvdkit.callbacks.Timeline": TimelineOptions,
 }

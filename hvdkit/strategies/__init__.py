@@ -2,5 +2,6 @@
 
 from hvdkit.strategies.allreduce import AllReduce
 from hvdkit.strategies.base import Parameter, Strategy
+from hvdkit.strategies.recorded import Message, Recorded
 
-__all__ = ["AllReduce", "Parameter", "Strategy"]
+__all__ = ["AllReduce", "Message", "Parameter", "Recorded", "Strategy"]

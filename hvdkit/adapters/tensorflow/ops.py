@@ -119,6 +119,10 @@ class TensorFlowOps:
     def assign_add(self, variable, value):
         variable.assign_add(value)
 
+    def clock(self, after):
+        with tf.control_dependencies(list(after)):
+            return tf.timestamp()
+
 
 def _at_least_fp32(x):
     return tf.cast(x, tf.float32) if x.dtype in (tf.float16, tf.bfloat16) else x

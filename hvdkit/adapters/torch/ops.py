@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -121,3 +123,6 @@ class TorchOps:
     def assign_add(self, variable, value):
         with torch.no_grad():
             variable.add_(value)
+
+    def clock(self, after):
+        return torch.tensor(time.time(), dtype=torch.float64)
