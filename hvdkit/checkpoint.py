@@ -43,6 +43,25 @@ class Saved:
     def step(self) -> int:
         return self.manifest["step"]
 
+    def require_same_run(self, identity: Mapping[str, Any], num_steps: int) -> None:
+        """Raise `HvdkitError` unless a run of this identity and length can go on from it.
+
+        `identity` decides which records a step trains on.
+        """
+        if self.step > num_steps:
+            raise HvdkitError(
+                f"{self.path} is past the end of this run, which is {num_steps} steps long: "
+                "raise trainer.num_steps (or num_epochs) to go on from it"
+            )
+        for name, value in identity.items():
+            before = self.manifest[name]
+            if before != value:
+                raise HvdkitError(
+                    f"{self.path} was trained with {name}={before}, this run has {value}: the "
+                    "data would be gone over differently. Give the same value to resume, or "
+                    "trainer.resume=false for a new run"
+                )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Every array of the run, put together from the ranks' shards.
 

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_build_horovod(commands)
     add_doctor(commands)
+    add_launch(commands)
     return top
 
 
@@ -126,6 +127,86 @@ def add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.set_defaults(run=run_doctor)
 
 
+def add_launch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "launch",
+        help="start a job's ranks on one host or many, and see it to its end",
+        usage="hvdkit launch [-np N] [-H HOST:SLOTS,...] [flags] PROGRAM.py [ARGUMENT...]",
+        description="Start a program on N ranks: through mpirun, Horovod's Gloo launcher, or srun "
+        "inside a Slurm allocation. Ctrl-C or SIGTERM lets the ranks finish their step and write a "
+        "checkpoint, and ends with status 130 or 143; a second Ctrl-C kills. A rank that stands "
+        "still ends the job (status 124), with the stacks of all ranks. No process is left.",
+    )
+    command.add_argument(
+        "-np", type=positive, metavar="N", help="ranks (default: one a slot of the given hosts)"
+    )
+    hosts = command.add_mutually_exclusive_group()
+    hosts.add_argument("-H", dest="hosts", metavar="LIST", help="hosts and slots, as in a:4,b:4")
+    hosts.add_argument(
+        "--hostfile",
+        type=Path,
+        metavar="FILE",
+        help="a line NAME slots=N a host (default: Slurm's nodes, the MPI operator's "
+        "/etc/mpi/hostfile, or this machine)",
+    )
+    how = command.add_mutually_exclusive_group()
+    for name, words in (
+        ("mpi", "through mpirun (the default outside of Slurm)"),
+        ("gloo", "through horovodrun's Gloo launcher, without MPI"),
+        ("srun", "through srun (the default inside a Slurm allocation)"),
+    ):
+        how.add_argument(f"--{name}", dest="launcher", action="store_const", const=name, help=words)
+    command.add_argument("--ssh-port", type=positive, metavar="PORT", help="of the other hosts")
+    command.add_argument(
+        "--network-interfaces", metavar="LIST", help="for the ranks' traffic, as in eth0,ib0"
+    )
+    command.add_argument(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a variable for every rank (the environment itself is passed on)",
+    )
+    command.add_argument(
+        "--stall-timeout",
+        type=seconds,
+        metavar="S",
+        help="seconds without progress after which the job is ended (default: the config's "
+        "launch.stall_timeout)",
+    )
+    command.add_argument(
+        "--grace",
+        type=seconds,
+        default=8.0,
+        metavar="S",
+        help="seconds after which a job that was asked to stop and does not come on is killed; "
+        "one that does, or writes a checkpoint, has 120 (default: 8)",
+    )
+    command.add_argument(
+        "--wait-for-hosts",
+        type=seconds,
+        default=0.0,
+        metavar="S",
+        help="seconds in which hosts that are still starting are tried again (default: none)",
+    )
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the command and its environment, start nothing",
+    )
+    command.add_argument(
+        "-m", dest="module", nargs=argparse.REMAINDER, default=[], help="launch a Python module"
+    )
+    command.add_argument("program", nargs=argparse.REMAINDER, help="PROGRAM.py or a command")
+    command.set_defaults(run=run_launch)
+
+
+def run_launch(parsed: argparse.Namespace) -> int:
+    from hvdkit.launch.launch import launch
+
+    return launch(parsed)
+
+
 def run_build_horovod(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -185,6 +266,16 @@ def architecture_list(text: str) -> tuple[str, ...]:
     if not names or not all(name.isdigit() and 2 <= len(name) <= 3 for name in names):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list like 80,90")
     return names
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
 
 
 def positive(text: str) -> int:

@@ -30,6 +30,7 @@ from hvdkit.callbacks import Agreement, Callback
 from hvdkit.comm import Comm
 from hvdkit.data import Dataset, EvalData, TrainData
 from hvdkit.errors import HvdkitError
+from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.options import SCHEMAS
@@ -52,6 +53,7 @@ _GROUPS = (
     "comm",
     "trainer",
     "callbacks",
+    "launch",
 )
 
 # A default that steps back when the other way of saying the same thing is used.
@@ -70,6 +72,7 @@ def recipe(workload: Workload) -> Callable[[Callable[[DictConfig], None]], Calla
 
 def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable[[], None]:
     job = current_job()
+    heartbeat.begin(job)
     _Place.workload = workload
 
     def guarded(config: DictConfig) -> None:
@@ -254,6 +257,9 @@ class Run:
 
     def __enter__(self) -> Run:
         _Place.folder = self.folder.path
+        heartbeat.current().tell(
+            folder=str(self.folder.path.absolute()), stall_timeout=self.config.launch.stall_timeout
+        )
         options = self.config.framework
         self.comm: Comm = adapters.start(
             options.name,

@@ -30,6 +30,7 @@ from hvdkit.comm.agreement import rank_0_does
 from hvdkit.data import EvalData, TrainData
 from hvdkit.data.bad_records import BadRecord, BadRecords
 from hvdkit.errors import HvdkitError
+from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import current_job
 from hvdkit.launch.failure import lost_a_rank, message_of
 from hvdkit.launch.stop import StopSignal
@@ -105,6 +106,7 @@ class Trainer:
         self._saved_step: int | None = None  # the last step that a checkpoint holds
         self._opened = False  # whether the folder is this run's to write a summary in
         self._last_log = (0.0, 0.0, 0)
+        self._heart = heartbeat.current()  # what hvdkit launch knows this rank's progress by
 
     # ---- the run -------------------------------------------------------------------------
 
@@ -132,13 +134,13 @@ class Trainer:
         with self.stop.heard():
             self._call("on_start")
             self._last_log = self._clock()
-            for microbatches in self._batches():
+            for microbatches in self._noted(self._batches(), "reading data"):
                 self._call("on_batch")
                 stop = self._train_step(microbatches)
                 self._do_what_is_due()
                 if stop:
                     break
-        return self._finish()
+            return self._finish()
 
     def _note_failure(self, error: BaseException) -> None:
         """Leave a summary that says so, written by the rank that knows the cause."""
@@ -150,18 +152,8 @@ class Trainer:
             return
         status: Status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         text = f"rank {self.comm.rank}: {type(error).__name__}: {message_of(error)}"
-        self.folder.write_summary(
-            Summary(
-                status=status,
-                framework=self.adapter.framework,
-                world_size=self.comm.size,
-                steps=self.step,
-                skipped_steps=self.skipped_steps,
-                train_loss=self._train_loss,
-                versions=versions(self.adapter.framework),
-                error=str(error) if agreed else text,
-            )
-        )
+        with suppress(OSError):  # a full disk may be the very error
+            self.folder.write_summary(self._summary(status, error=str(error) if agreed else text))
 
     def _prepare(self) -> None:
         saved = self._find_saved()
@@ -208,7 +200,7 @@ class Trainer:
             return None
         saved = self._checkpoints.newest()
         if saved:
-            self._check_same_run(saved)
+            saved.require_same_run(self._identity(), self.num_steps)
         elif self.comm.rank == 0:
             _log.info("there is no checkpoint to resume from in %s", self._checkpoints.folder)
         return saved
@@ -224,21 +216,6 @@ class Trainer:
                 self.folder.begin()
         self._opened = True
         self._call("on_open")
-
-    def _check_same_run(self, saved: Saved) -> None:
-        if saved.step > self.num_steps:
-            raise HvdkitError(
-                f"{saved.path} is past the end of this run, which is {self.num_steps} steps long: "
-                "raise trainer.num_steps (or num_epochs) to go on from it"
-            )
-        for name, value in self._identity().items():
-            before = saved.manifest[name]
-            if before != value:
-                raise HvdkitError(
-                    f"{saved.path} was trained with {name}={before}, this run has {value}: the "
-                    "data would be gone over differently. Give the same value to resume, or "
-                    "trainer.resume=false for a new run"
-                )
 
     def _identity(self) -> dict[str, Any]:
         """What decides which records a step trains on."""
@@ -276,7 +253,13 @@ class Trainer:
             samples=self.samples,
         )
 
+    def _noted(self, batches: Iterator[Any], next_thing: str) -> Iterator[Any]:
+        for batch in batches:
+            yield batch
+            self._heart.note(next_thing)
+
     def _train_step(self, microbatches: list[dict]) -> bool:
+        self._heart.note(f"step {self.step}")
         start = time.perf_counter()
         result = self.adapter.train_step(
             microbatches,
@@ -330,7 +313,7 @@ class Trainer:
             self.evaluate()
         if self.step != self._saved_step:
             self.save()
-        summary = self._summary("completed" if completed else "interrupted")
+        summary = self._summary("completed" if completed else "interrupted", **self._results())
         if self.folder and self.comm.rank == 0:
             self.folder.write_summary(summary)
         self._call("on_end", summary)
@@ -380,6 +363,7 @@ class Trainer:
         self.adapter.average_statistics()
         batches = self.eval_data.batches((self.comm.rank, self.comm.size))
         with self.adapter.averaged_weights():
+            batches = self._noted(batches, "evaluating")
             sums = metrics.add(self.adapter.evaluate(batch) for batch in batches)
         totals = metrics.sum_over_ranks(sums, self.comm, self.adapter.ops, name="evaluate")
         self._eval = self.adapter.task.summarize(totals)
@@ -393,6 +377,7 @@ class Trainer:
         """Write a checkpoint of this step, if the run has a folder."""
         if self._checkpoints is None:
             return
+        self._heart.note("saving")
         start = time.perf_counter()
         self.adapter.average_statistics()
         path = self._checkpoints.save(self.step, self.adapter.state(), self._about())
@@ -426,22 +411,28 @@ class Trainer:
         }
         self._call("on_log", record)
 
-    def _summary(self, status: Status) -> Summary:
-        median = statistics.median(self._step_seconds) if self._step_seconds else None
+    def _summary(self, status: Status, **results: Any) -> Summary:
         return Summary(
             status=status,
             framework=self.adapter.framework,
             world_size=self.comm.size,
             steps=self.step,
             skipped_steps=self.skipped_steps,
-            bad_records=len(self._bad_records.over_ranks(self.comm)),
             train_loss=self._train_loss,
-            eval=self._eval,
-            samples_per_second=self.train_data.batch_size / median if median else None,
-            step_ms_median=1000 * median if median else None,
-            weights_sha256=self.adapter.weights_sha256(),
             versions=versions(self.adapter.framework),
+            **results,
         )
+
+    def _results(self) -> dict[str, Any]:
+        """What all ranks work out together when the run ends well."""
+        median = statistics.median(self._step_seconds) if self._step_seconds else None
+        return {
+            "bad_records": len(self._bad_records.over_ranks(self.comm)),
+            "eval": self._eval,
+            "samples_per_second": self.train_data.batch_size / median if median else None,
+            "step_ms_median": 1000 * median if median else None,
+            "weights_sha256": self.adapter.weights_sha256(),
+        }
 
     def _call(self, hook: str, *args: Any) -> None:
         for callback in self._callbacks:

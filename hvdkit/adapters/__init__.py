@@ -13,6 +13,7 @@ import platform
 
 from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
+from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import (
     HorovodSettings,
     current_job,
@@ -67,6 +68,7 @@ def start(
     `threads` compute threads a rank: by default the host's cores, shared out among its ranks.
     """
     job = current_job()
+    heartbeat.begin(job)
     check_installed(framework, distributed=job.size > 1)
     threads = threads or default_threads(job.local_size)
     export(horovod or HorovodSettings(), job, threads=threads)

@@ -46,6 +46,11 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
     return Job()
 
 
+def status_of(code: int) -> int:
+    """A process's exit status as a shell has it: 128 + the signal for one that was killed."""
+    return 128 - code if code < 0 else code
+
+
 def default_threads(local_size: int, cores: int | None = None) -> int:
     """Compute threads a rank: the host's cores shared out, at least one."""
     return max(1, (cores or available_cores()) // local_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import time
@@ -9,11 +11,13 @@ import traceback
 from pathlib import Path
 
 from hvdkit.errors import HvdkitError
+from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import Job
 
 # Ranks other than 0 hold their tongue this long, so that rank 0 can speak first for all.
 _RANK_ZERO_FIRST = 2.5
 _PACKAGE = str(Path(__file__).parent.parent)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> None:
@@ -24,6 +28,9 @@ def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> No
     is 1, or 130 after Ctrl-C.
     """
     status = 1
+    heart = heartbeat.current()
+    if isinstance(error, OSError) and error.errno in _DISK:
+        error = HvdkitError(disk_full(error))
     if isinstance(error, HvdkitError):
         if job.rank == 0:
             _say(f"error: {error}")
@@ -32,20 +39,34 @@ def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> No
             # process lives on after that time, the mistake was its alone.
             time.sleep(_RANK_ZERO_FIRST)
             _say(f"error: rank {job.rank}: {error}")
+        heart.end(status, "mistake", str(error))
     elif isinstance(error, KeyboardInterrupt):
         if job.rank == 0:
             _say("interrupted")
         status = 130
+        heart.end(status)
     elif lost_a_rank(error):
         # Another rank is gone; it has said why. This one only leaves.
+        heart.end(status, "follows")
         time.sleep(_RANK_ZERO_FIRST)
     else:
         _say(_describe(error, job, folder))
+        heart.end(status, "failed", f"{type(error).__name__}: {message_of(error)}")
     # Not sys.exit: Horovod's exit handler would wait for ranks that will never come, and
     # a launcher takes this status as the signal to end the other ranks.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def disk_full(error: OSError) -> str:
+    """What to say of a disk that takes no more."""
+    where = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
+    return (
+        f"{where}: {error.strerror}. Free some space, or choose another folder with "
+        "hydra.run.dir=...; every checkpoint that was whole still is, and trainer.resume=true "
+        "goes on from the newest"
+    )
 
 
 def _say(text: str) -> None:
@@ -78,8 +99,7 @@ def _describe(error: BaseException, job: Job, folder: Path | None) -> str:
     text = f"error: rank {job.rank} failed: {type(error).__name__}: {message_of(error)}{where}"
     if folder and folder.is_dir():
         file = folder / f"error-rank-{job.rank}.txt"
-        file.write_text("".join(traceback.format_exception(error)))
-        text += f"\nthe traceback is in {file}"
-    else:
-        text += "\n" + "".join(traceback.format_exception(error))
-    return text
+        with contextlib.suppress(OSError):  # else it goes to the screen
+            file.write_text("".join(traceback.format_exception(error)))
+            return f"{text}\nthe traceback is in {file}"
+    return text + "\n" + "".join(traceback.format_exception(error))

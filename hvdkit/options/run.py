@@ -92,6 +92,13 @@ class TrainerOptions:
 
 
 @dataclass(kw_only=True)
+class LaunchOptions:
+    """`launch`: what `hvdkit launch` is told by the ranks that it has started."""
+
+    stall_timeout: float | None = positive(default=None)
+
+
+@dataclass(kw_only=True)
 class WeightDigestOptions:
     every: int | None = at_least(1, default=None)
 
@@ -112,6 +119,7 @@ SCHEMAS: dict[str, type] = {
     "data": DataOptions,
     "comm": CommOptions,
     "trainer": TrainerOptions,
+    "launch": LaunchOptions,
     "hvdkit.adapters.torch.TorchAdapter": TorchOptions,
     "hvdkit.adapters.tensorflow.TensorFlowAdapter": TensorFlowOptions,
     "hvdkit.strategies.AllReduce": AllReduceOptions,
