@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add_build_horovod(commands)
     add_doctor(commands)
     add_launch(commands)
+    add_report(commands)
     return top
 
 
@@ -207,6 +208,34 @@ def run_launch(parsed: argparse.Namespace) -> int:
     return launch(parsed)
 
 
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "report",
+        help="show runs and sweeps: curves, results, differences, step time",
+        description="Read the folders of runs, or of sweeps (folders of runs), and write one "
+        "HTML file that needs nothing else, no network either. Runs that failed or still go on "
+        "are shown as far as they came.",
+    )
+    command.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="RUN_OR_SWEEP",
+        help="a run's folder, or a folder with runs directly below it",
+    )
+    form = command.add_mutually_exclusive_group()
+    form.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="where to write it (default: report.html)",
+    )
+    form.add_argument("--text", action="store_true", help="print it to the terminal instead")
+    command.set_defaults(run=run_report)
+
+
 def run_build_horovod(parsed: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -243,6 +272,12 @@ def run_doctor(parsed: argparse.Namespace) -> int:
     from hvdkit.install.doctor import run
 
     return run(as_json=parsed.json, ranks=parsed.np)
+
+
+def run_report(parsed: argparse.Namespace) -> int:
+    from hvdkit.report import run
+
+    return run(parsed.paths, output=parsed.output, as_text=parsed.text)
 
 
 def framework_list(text: str) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def hvdkit_command(
 def test_help_names_every_command() -> None:
     done = hvdkit_command("--help")
     assert done.returncode == 0
-    for name in ("build-horovod", "doctor"):
+    for name in ("build-horovod", "doctor", "report"):
         assert name in done.stdout
         assert hvdkit_command(name, "--help").returncode == 0
 

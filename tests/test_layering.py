@@ -40,6 +40,7 @@ ASIDE = {
     "cli": {"install", "bench", "report", "launch", "errors", "version"},
     "install": {"launch", "errors", "version"},
     "models": {"errors"},
+    "report": {"errors", "version"},
 }
 FRAMEWORKS = ("torch", "tensorflow", "keras")
 
