@@ -47,6 +47,14 @@ class Ops(Protocol):
     def sum(self, x: Tensor, axis: int | None = None) -> Tensor:
         """The sum over one dimension, or of all elements (a scalar tensor)."""
 
+    def max(self, x: Tensor, axis: int) -> Tensor:
+        """The largest element along one dimension; NaN where there is one."""
+
+    def abs(self, x: Tensor) -> Tensor: ...
+
+    def round(self, x: Tensor) -> Tensor:
+        """To the nearest whole number, and to the even one from half way."""
+
     def sqrt(self, x: Tensor) -> Tensor: ...
 
     def exp(self, x: Tensor) -> Tensor: ...
@@ -68,8 +76,48 @@ class Ops(Protocol):
         """`x + y * factor`, in one pass. `out` may be overwritten with it, where that is
         faster: nothing else may still need it."""
 
+    def matmul(
+        self, x: Tensor, y: Tensor, *, transpose_x: bool = False, transpose_y: bool = False
+    ) -> Tensor:
+        """The product of two matrices, either of them transposed on the way, at no cost."""
+
     def argmax(self, x: Tensor) -> Tensor:
         """The index of the largest element along the last dimension."""
+
+    def kth_largest(self, x: Tensor, k: int) -> Tensor:
+        """The k-th largest element (1: the largest) of a vector without NaN, as a scalar."""
+
+    def nonzero(self, mask: Tensor) -> Tensor:
+        """Where a vector of booleans is true, in ascending order: int64."""
+
+    def zero_at(self, x: Tensor, index: Tensor) -> Tensor:
+        """The vector `x` with zeros at `index` (each given once). May work in place."""
+
+    def add_rows(self, x: Tensor, start: int, values: Tensor) -> Tensor:
+        """`x` with `values` added to its rows from `start` on. May work in place."""
+
+    def bfloat16_bits(self, x: Tensor) -> Tensor:
+        """`x` rounded to bfloat16 (to the nearest, half way to even), as int16, which any
+        collective carries."""
+
+    def from_bfloat16_bits(self, bits: Tensor, dtype: str) -> Tensor:
+        """The numbers that `bfloat16_bits` gave the bits of."""
+
+    def in_pieces(
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        *tensors: Tensor,
+        out: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """`function(*tensors)`, which works row by row, called on runs of rows that fit a cache.
+
+        All tensors, and all that it returns, have the same first dimension. The first result is
+        written to `out` (of its shape and dtype) where that saves memory traffic: nothing else
+        may still need it.
+        """
+
+    def join(self, parts: Sequence[Tensor], *, out: Tensor) -> Tensor:
+        """`parts` along the first dimension; `out` if they are its consecutive parts."""
 
     def take_last(self, x: Tensor, index: Tensor) -> Tensor:
         """Element `index` (...) of the last dimension of `x` (..., n): shape (...)."""
@@ -123,6 +171,12 @@ class Ops(Protocol):
         Outside a graph that is now. Of work that a GPU has yet to do it knows nothing.
         """
 
+    def replace(self, variable: Variable, value: Tensor) -> None:
+        """`assign` that may take over the memory of `value`, which then nobody else may use."""
+
+    def nbytes(self, x: Tensor) -> Tensor | float:
+        """The bytes of `x`: a number, or a float64 scalar tensor where a graph must ask."""
+
 
 class NumpyOps:
     """`Ops` on NumPy arrays: what every framework's own must agree with."""
@@ -137,7 +191,8 @@ class NumpyOps:
         return x.dtype.name
 
     def cast(self, x, dtype):
-        return x.astype(dtype)
+        with np.errstate(invalid="ignore"):  # a NaN as a whole number is anything, as elsewhere
+            return x.astype(dtype)
 
     def zeros(self, shape, dtype):
         return np.zeros(shape, dtype)
@@ -150,6 +205,15 @@ class NumpyOps:
 
     def sum(self, x, axis=None):
         return x.sum(axis)
+
+    def max(self, x, axis):
+        return x.max(axis)
+
+    def abs(self, x):
+        return np.abs(x)
+
+    def round(self, x):
+        return np.rint(x)
 
     def sqrt(self, x):
         return np.sqrt(x)
@@ -175,8 +239,44 @@ class NumpyOps:
     def add_scaled(self, x, y, factor, *, out=None):
         return x + y * factor
 
+    def matmul(self, x, y, *, transpose_x=False, transpose_y=False):
+        return (x.T if transpose_x else x) @ (y.T if transpose_y else y)
+
     def argmax(self, x):
         return x.argmax(-1)
+
+    def kth_largest(self, x, k):
+        return np.partition(x, len(x) - k)[len(x) - k]
+
+    def nonzero(self, mask):
+        return np.flatnonzero(mask)
+
+    def zero_at(self, x, index):
+        x[index] = 0
+        return x
+
+    def add_rows(self, x, start, values):
+        x[start : start + len(values)] += values
+        return x
+
+    def bfloat16_bits(self, x):
+        bits = x.astype(np.float32).view(np.uint32)
+        odd = (bits >> 16) & 1
+        rounded = (bits + np.uint32(0x7FFF) + odd) >> 16
+        quiet = (bits >> 16) | 0x40  # rounding could carry a NaN over into an infinity
+        return np.where(np.isnan(x), quiet, rounded).astype(np.uint16).view(np.int16)
+
+    def from_bfloat16_bits(self, bits, dtype):
+        return (bits.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(dtype)
+
+    def in_pieces(self, function, *tensors, out=None):
+        half = (len(tensors[0]) + 1) // 2  # two pieces show what does not work row by row
+        runs = [slice(0, half), slice(half, None)] if half < len(tensors[0]) else [slice(None)]
+        results = [function(*(x[run] for x in tensors)) for run in runs]
+        return tuple(np.concatenate(parts) for parts in zip(*results, strict=True))
+
+    def join(self, parts, *, out):
+        return np.concatenate(parts)
 
     def take_last(self, x, index):
         return np.take_along_axis(x, index[..., None], -1)[..., 0]
@@ -233,3 +333,9 @@ class NumpyOps:
 
     def clock(self, after):
         return np.array(time.time())
+
+    def replace(self, variable, value):
+        variable[...] = value
+
+    def nbytes(self, x):
+        return float(x.nbytes)

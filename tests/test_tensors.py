@@ -92,6 +92,24 @@ OPERATIONS: dict[str, Callable] = {
     ),
     "copy": lambda ops, x, y: ops.copy(ops.variable(ops.numpy(x))),
     "sqrt": lambda ops, x, y: ops.sqrt(x * x),
+    "abs": lambda ops, x, y: ops.abs(x),
+    "round": lambda ops, x, y: ops.round(x * 2.0) + ops.round(y - y + 2.5),
+    "max": lambda ops, x, y: ops.max(x, 0),
+    "matmul": lambda ops, x, y: ops.matmul(x, y, transpose_y=True),
+    "matmul, turned": lambda ops, x, y: ops.matmul(x, y, transpose_x=True),
+    "kth_largest": lambda ops, x, y: ops.kth_largest(x[0], (x.shape[1] + 1) // 2),
+    "nonzero": lambda ops, x, y: ops.nonzero(x[0] > 0),
+    "zero_at": lambda ops, x, y: ops.zero_at(y[0] * 1.0, ops.nonzero(x[0] > 0)),
+    "add_rows": lambda ops, x, y: ops.add_rows(x * 1.0, 1, y[1:]),
+    "bfloat16_bits": lambda ops, x, y: ops.bfloat16_bits(x),
+    "from_bfloat16_bits": lambda ops, x, y: ops.from_bfloat16_bits(ops.bfloat16_bits(x), "float32"),
+    "in_pieces": lambda ops, x, y: ops.concat(ops.in_pieces(lambda a, b: (a - b, a * b), x, y)),
+    "in_pieces, out": lambda ops, x, y: ops.in_pieces(
+        lambda a, b: (a - b, ops.sum(b, -1)), x, y, out=y * 1.0
+    )[0],
+    "join": lambda ops, x, y: ops.join([x, y[1:]], out=x),
+    "replace": variable(lambda ops, kept, y: ops.replace(kept, y * 1.0)),
+    "nbytes": lambda ops, x, y: ops.array(np.array(float(ops.nbytes(x)))),
     "where": lambda ops, x, y: ops.where(x < y, x, y * 2.0),
     "minimum": lambda ops, x, y: ops.minimum(x, y),
     "minimum with a number": lambda ops, x, y: ops.minimum(ops.sum(x), 1.0),
@@ -168,3 +186,40 @@ def test_a_variable_shares_no_memory_with_its_first_value(frameworks: Any, chang
         getattr(ops, change)(kept, ops.array(added))
         assert started_from.tolist() == [1.0] * 3
         assert added.tolist() == [5.0] * 3
+
+
+def test_numbers_that_are_none_keep_being_so_in_two_bytes(frameworks: Any) -> None:
+    odd = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, 3.4e38], np.float32)
+    odd = np.append(odd, np.array([0x7F800001], np.uint32).view(np.float32))  # NaN by its last bit
+    for ops in [NumpyOps(), *frameworks]:
+        back = ops.numpy(ops.from_bfloat16_bits(ops.bfloat16_bits(ops.array(odd)), "float32"))
+        np.testing.assert_array_equal(np.isnan(back), np.isnan(odd))
+        np.testing.assert_array_equal(back[1:5], odd[1:5])
+
+
+def test_the_largest_of_what_holds_no_number_is_none(frameworks: Any) -> None:
+    x = np.array([[1.0, np.nan, 2.0], [np.nan, np.inf, 0.0], [3.0, -np.inf, 1.0]])
+    for ops in [NumpyOps(), *frameworks]:
+        np.testing.assert_array_equal(ops.numpy(ops.max(ops.array(x), -1)), [np.nan, np.nan, 3.0])
+
+
+def test_torch_works_in_many_pieces_and_takes_its_own_parts_for_the_whole() -> None:
+    import torch
+
+    from hvdkit.adapters.torch import ops as torch_ops
+
+    ops, reference = torch_ops.TorchOps(torch.device("cpu")), NumpyOps()
+    rows = torch_ops._PIECE // 8 + 100
+    x = np.random.default_rng(0).normal(size=(rows, 32))
+
+    def function(a: Any) -> tuple[Any, Any]:
+        return a * 2.0, a[:, 0] * 3.0
+
+    place = torch.zeros(rows, 32, dtype=torch.float64)
+    found = ops.in_pieces(function, torch.from_numpy(x), out=place)
+    assert found[0] is place
+    for result, expected in zip(found, reference.in_pieces(function, x), strict=True):
+        np.testing.assert_array_equal(result.numpy(), expected)
+    assert ops.join([place[:5], place[5:]], out=place) is place
+    parts = [place[:5] + 1.0, place[5:]]
+    np.testing.assert_array_equal(ops.join(parts, out=place).numpy(), np.concatenate(parts))

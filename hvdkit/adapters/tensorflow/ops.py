@@ -33,6 +33,15 @@ class TensorFlowOps:
     def sum(self, x, axis=None):
         return tf.reduce_sum(x, axis)
 
+    def max(self, x, axis):
+        return tf.reduce_max(x, axis)
+
+    def abs(self, x):
+        return tf.abs(x)
+
+    def round(self, x):
+        return tf.round(x)
+
     def sqrt(self, x):
         return tf.sqrt(x)
 
@@ -57,8 +66,37 @@ class TensorFlowOps:
     def add_scaled(self, x, y, factor, *, out=None):
         return x + y * factor
 
+    def matmul(self, x, y, *, transpose_x=False, transpose_y=False):
+        return tf.matmul(x, y, transpose_a=transpose_x, transpose_b=transpose_y)
+
     def argmax(self, x):
         return tf.argmax(x, -1)
+
+    def kth_largest(self, x, k):
+        return tf.math.top_k(x, k, sorted=True).values[-1]
+
+    def nonzero(self, mask):
+        return tf.where(mask)[:, 0]
+
+    def zero_at(self, x, index):
+        zeros = tf.zeros(tf.shape(index), x.dtype)
+        return tf.tensor_scatter_nd_update(x, index[:, None], zeros)
+
+    def add_rows(self, x, start, values):
+        end = start + values.shape[0]
+        return tf.concat([x[:start], x[start:end] + values, x[end:]], 0)
+
+    def bfloat16_bits(self, x):
+        return tf.bitcast(tf.cast(x, tf.bfloat16), tf.int16)
+
+    def from_bfloat16_bits(self, bits, dtype):
+        return tf.cast(tf.bitcast(bits, tf.bfloat16), dtype)
+
+    def in_pieces(self, function, *tensors, out=None):
+        return function(*tensors)
+
+    def join(self, parts, *, out):
+        return parts[0] if len(parts) == 1 else tf.concat(parts, 0)
 
     def take_last(self, x, index):
         return tf.gather(x, index, batch_dims=len(index.shape))
@@ -122,6 +160,13 @@ class TensorFlowOps:
     def clock(self, after):
         with tf.control_dependencies(list(after)):
             return tf.timestamp()
+
+    def replace(self, variable, value):
+        variable.assign(value)  # which shares the memory of a tensor
+
+    def nbytes(self, x):
+        count = x.shape.num_elements()
+        return x.dtype.size * (tf.cast(tf.size(x), tf.float64) if count is None else float(count))
 
 
 def _at_least_fp32(x):

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+# Elements of a piece: a few arrays of it fit a core's L2 cache.
+_PIECE = 64 * 1024
+
 
 class TorchOps:
     """Tensor operations on one device; variables are tensors or parameters."""
@@ -39,6 +42,15 @@ class TorchOps:
     def sum(self, x, axis=None):
         return x.sum() if axis is None else x.sum(axis)
 
+    def max(self, x, axis):
+        return x.amax(axis)
+
+    def abs(self, x):
+        return torch.abs(x)
+
+    def round(self, x):
+        return torch.round(x)
+
     def sqrt(self, x):
         return torch.sqrt(x)
 
@@ -61,10 +73,63 @@ class TorchOps:
         return torch.isfinite(x)
 
     def add_scaled(self, x, y, factor, *, out=None):
+        if isinstance(factor, torch.Tensor):
+            if factor.is_cuda:
+                return torch.add(x, y * factor, out=out)
+            factor = float(factor)
         return torch.add(x, y, alpha=factor, out=out)
+
+    def matmul(self, x, y, *, transpose_x=False, transpose_y=False):
+        return (x.t() if transpose_x else x) @ (y.t() if transpose_y else y)
 
     def argmax(self, x):
         return x.argmax(-1)
+
+    def kth_largest(self, x, k):
+        return torch.topk(x, k, sorted=False).values.min()
+
+    def nonzero(self, mask):
+        return torch.nonzero(mask).squeeze(1)
+
+    def zero_at(self, x, index):
+        return x.index_fill_(0, index, 0)
+
+    def add_rows(self, x, start, values):
+        x[start : start + len(values)] += values
+        return x
+
+    def bfloat16_bits(self, x):
+        return x.to(torch.bfloat16).view(torch.int16)
+
+    def from_bfloat16_bits(self, bits, dtype):
+        return bits.view(torch.bfloat16).to(getattr(torch, dtype))
+
+    def in_pieces(self, function, *tensors, out=None):
+        rows = len(tensors[0])
+        step = max(1, _PIECE * rows // max(1, tensors[0].numel()))
+        if self.device.type != "cpu":
+            step = rows
+        if out is None and step >= rows:
+            return function(*tensors)
+        results: list[torch.Tensor] = []
+        for start in range(0, rows, step):
+            run = slice(start, start + step)
+            got = function(*(x[run] for x in tensors))
+            if not results:
+                results = [x.new_empty((rows, *x.shape[1:])) for x in got]
+                if out is not None:
+                    results[0] = out
+            for whole, part in zip(results, got, strict=True):
+                whole[run] = part
+        return tuple(results)
+
+    def join(self, parts, *, out):
+        place = out.data_ptr()
+        for part in parts:
+            if part.data_ptr() != place or not part.is_contiguous():
+                return torch.cat(list(parts), out=None)
+            place += part.nbytes
+        return out
 
     def take_last(self, x, index):
         return x.gather(-1, index.long().unsqueeze(-1)).squeeze(-1)
@@ -84,6 +149,9 @@ class TorchOps:
         return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
     def histogram(self, index, weights, size):
+        if weights.is_cuda:  # bincount adds in any order there, and ranks would differ
+            place = (index.reshape(-1).long(),)
+            return weights.new_zeros(size).index_put_(place, weights.reshape(-1), accumulate=True)
         return torch.bincount(index.reshape(-1), weights.reshape(-1), size)
 
     def sum_rows(self, rows, values):
@@ -126,3 +194,10 @@ class TorchOps:
 
     def clock(self, after):
         return torch.tensor(time.time(), dtype=torch.float64)
+
+    def replace(self, variable, value):
+        with torch.no_grad():
+            variable.set_(value)
+
+    def nbytes(self, x):
+        return float(x.nbytes)
