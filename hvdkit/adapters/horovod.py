@@ -24,6 +24,7 @@ class HorovodComm(Comm):
         hvd.init()
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        self.host = hvd.cross_rank()
         if self.size != job.size:
             raise HvdkitError(
                 f"the launcher started {job.size} ranks but Horovod joined {self.size}: each "

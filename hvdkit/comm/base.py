@@ -28,6 +28,9 @@ class Handle(Protocol):
     def wait(self) -> Tensor:
         """Block until it is done and return its result; call it once."""
 
+    def poll(self) -> bool:
+        """Whether `wait` would return at once."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -37,6 +40,9 @@ class Done:
 
     def wait(self) -> Tensor:
         return self.value
+
+    def poll(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,15 @@ class Group:
 class Comm(ABC):
     """The ranks of one job, seen from one of them.
 
-    `rank` of `size` in the job, `local_rank` of `local_size` on this host.
+    `rank` of `size` in the job, `local_rank` of `local_size` on this host, which is number
+    `host` of the job's.
     """
 
     rank: int
     size: int
     local_rank: int
     local_size: int
+    host: int = 0
 
     @abstractmethod
     def allreduce(

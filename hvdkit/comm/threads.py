@@ -24,13 +24,21 @@ class RankFailed(RuntimeError):
     """Another rank raised, so a collective can never finish."""
 
 
-def run_ranks(size: int, body: Callable[[Comm], Result], *, timeout: float = 30.0) -> list[Result]:
+def run_ranks(
+    size: int,
+    body: Callable[[Comm], Result],
+    *,
+    timeout: float = 30.0,
+    per_host: int | None = None,
+) -> list[Result]:
     """Run `body(comm)` on `size` ranks at once and return their results in rank order.
+
+    They are told that they are on one host, or that each host has `per_host` of them.
 
     Raises the first rank's own error if one fails, and `TimeoutError` naming the collective
     and the ranks that never joined it if they disagree on what to call.
     """
-    world = _World(size, timeout)
+    world = _World(size, timeout, per_host or size)
     results: list[Any] = [None] * size
     errors: list[BaseException | None] = [None] * size
 
@@ -55,8 +63,8 @@ def run_ranks(size: int, body: Callable[[Comm], Result], *, timeout: float = 30.
 class _World:
     """The meeting place: what each rank brought to each collective."""
 
-    def __init__(self, size: int, timeout: float):
-        self.size = size
+    def __init__(self, size: int, timeout: float, per_host: int):
+        self.size, self.per_host = size, per_host
         self._timeout = timeout
         self._changed = threading.Condition()
         self._brought: dict[Any, dict[int, Any]] = defaultdict(dict)
@@ -72,6 +80,10 @@ class _World:
         with self._changed:
             self._brought[key][rank] = value
             self._changed.notify_all()
+
+    def complete(self, key: Any, ranks: tuple[int, ...]) -> bool:
+        with self._changed:
+            return len(self._brought[key]) == len(ranks)
 
     def collect(self, key: Any, ranks: tuple[int, ...]) -> list[Any]:
         with self._changed:
@@ -93,9 +105,13 @@ class _World:
 @dataclass(frozen=True)
 class _Pending:
     finish: Callable[[], np.ndarray]
+    complete: Callable[[], bool]
 
     def wait(self) -> np.ndarray:
         return self.finish()
+
+    def poll(self) -> bool:
+        return self.complete()
 
 
 class ThreadComm(Comm):
@@ -103,8 +119,9 @@ class ThreadComm(Comm):
 
     def __init__(self, world: _World, rank: int):
         self._world = world
-        self.rank = self.local_rank = rank
-        self.size = self.local_size = world.size
+        self.rank, self.size = rank, world.size
+        self.host, self.local_rank = divmod(rank, world.per_host)
+        self.local_size = min(world.per_host, world.size - self.host * world.per_host)
         self._uses: Counter[tuple] = Counter()
 
     def _meet(self, kind, name, group, value, combine):
@@ -115,7 +132,10 @@ class ThreadComm(Comm):
         self._uses[use] += 1
         key = (*use, self._uses[use])
         self._world.bring(key, self.rank, np.array(value))
-        return _Pending(lambda: combine(self._world.collect(key, ranks), ranks.index(self.rank)))
+        return _Pending(
+            lambda: combine(self._world.collect(key, ranks), ranks.index(self.rank)),
+            lambda: self._world.complete(key, ranks),
+        )
 
     def allreduce(self, x, *, name, op="sum", group=None):
         def combine(values, _):

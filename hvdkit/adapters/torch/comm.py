@@ -24,6 +24,9 @@ class _Handle:
         self.comm.waited += time.perf_counter() - start
         return result[0] if self.first else result
 
+    def poll(self):
+        return hvd.poll(self.number)
+
 
 class TorchHorovodComm(HorovodComm):
     """Horovod on torch tensors. `allreduce` works in place on contiguous ones."""
