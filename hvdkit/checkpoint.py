@@ -1,7 +1,7 @@
 """Checkpoints: named arrays beside a manifest, published all at once or not at all.
 
     checkpoints/step-00000200/manifest.json       format, step, sha256 of each file
-                              state-00000.safetensors      rank 0's arrays
+                              state-00000.safetensors      rank 0's arrays, and everyone's
     checkpoints/latest                            the newest one's name
 
 A checkpoint is written under another name, flushed to disk, and renamed: a process killed at
@@ -15,16 +15,16 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from hvdkit.adapters.base import Shard
+from hvdkit.adapters.shard import Shard, without_rank
 from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
 
@@ -62,26 +62,54 @@ class Saved:
                     "trainer.resume=false for a new run"
                 )
 
+    @property
+    def world_size(self) -> int:
+        return self.manifest["world_size"]
+
     def arrays(self) -> dict[str, np.ndarray]:
-        """Every array of the run, put together from the ranks' shards.
+        """Every array that is not one rank's own, put together from the ranks' shards.
 
         Raises `HvdkitError` if a file is no safetensors file, whatever the manifest says of it.
         """
         whole: dict[str, np.ndarray] = {}
+        for rank, name, array, place in self._read(lambda rank: rank is None):
+            del rank
+            shape = tuple(place["global_shape"])
+            if array.shape == shape:
+                whole[name] = array
+                continue
+            flat = whole.setdefault(name, np.empty(shape, array.dtype)).reshape(-1)
+            flat[place["offset"] : place["offset"] + array.size] = array.reshape(-1)
+        return whole
+
+    def own_arrays(self, rank: int) -> dict[str, np.ndarray]:
+        """What rank `rank` alone held."""
+        return {name: array for _, name, array, _ in self._read(lambda owner: owner == rank)}
+
+    def sums_of_own(self) -> dict[str, np.ndarray]:
+        """The sum over the ranks of what each alone held, taken in float64."""
+        totals: dict[str, np.ndarray] = {}
+        dtypes = {}
+        for _, name, array, _ in self._read(lambda owner: owner is not None):
+            dtypes[name] = array.dtype
+            before = totals.get(name)
+            totals[name] = array.astype(np.float64) + (0.0 if before is None else before)
+        return {name: total.astype(dtypes[name]) for name, total in totals.items()}
+
+    def _read(
+        self, wanted: Callable[[int | None], bool]
+    ) -> Iterator[tuple[int | None, str, np.ndarray, Mapping[str, Any]]]:
+        """(owner or None, name, array, place) of each array whose owner is `wanted`."""
         for file, entry in self.manifest["files"].items():
+            chosen = [name for name in entry["arrays"] if wanted(without_rank(name)[0])]
+            if not chosen:
+                continue
             try:
-                arrays = load_file(self.path / file)
+                with safe_open(self.path / file, framework="numpy") as arrays:
+                    for key in chosen:
+                        yield *without_rank(key), arrays.get_tensor(key), entry["arrays"][key]
             except (OSError, SafetensorError) as error:
                 raise HvdkitError(f"{self.path / file} cannot be read: {error}") from None
-            for name, array in arrays.items():
-                place = entry["arrays"][name]
-                shape = tuple(place["global_shape"])
-                if array.shape == shape:
-                    whole[name] = array
-                    continue
-                flat = whole.setdefault(name, np.empty(shape, array.dtype)).reshape(-1)
-                flat[place["offset"] : place["offset"] + array.size] = array.reshape(-1)
-        return whole
 
 
 class Checkpoints:

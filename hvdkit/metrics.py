@@ -1,11 +1,13 @@
-"""Sums that add up over batches and ranks, with one reduction a log."""
+"""Sums that add up over batches and ranks, with one reduction a log; and how fast a run goes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from hvdkit.adapters.base import Adapter
 from hvdkit.comm import Comm
 from hvdkit.tensors import Ops
 
@@ -32,3 +34,34 @@ def sum_over_ranks(sums: Sums, comm: Comm, ops: Ops, *, name: str) -> dict[str, 
     cuts = np.cumsum([part.size for part in parts])[:-1]
     pieces = np.split(total, cuts)
     return {key: x.reshape(p.shape) for key, x, p in zip(keys, pieces, parts, strict=True)}
+
+
+class Speed:
+    """How fast `adapter` went since the last log, and what this rank's gradients sent."""
+
+    def __init__(self, adapter: Adapter, *, batch_size: int):
+        self._adapter, self._batch_size = adapter, batch_size
+
+    def start(self, step: int) -> None:
+        """Count from here, before step number `step`."""
+        self._then = time.perf_counter()
+        self._waited = self._adapter.communication_seconds()
+        self._sent, _ = self._adapter.strategy.wire_bytes()
+        self._step = step
+
+    def since_then(self, step: int) -> dict[str, float]:
+        """What a log says of the steps up to `step`; the next counts from there."""
+        then, waited, sent, steps = self._then, self._waited, self._sent, step - self._step
+        self.start(step)
+        seconds = self._then - then
+        record = {
+            "samples_per_second": steps * self._batch_size / seconds,
+            "comm_fraction": (self._waited - waited) / seconds,
+        }
+        if self._adapter.comm.size > 1:
+            record["comm/bytes_per_step"] = (self._sent - sent) / max(1, steps)
+        return record
+
+    def leave_out(self, start: float) -> None:
+        """What went on since `start` (of `time.perf_counter`) was no training."""
+        self._then += time.perf_counter() - start

@@ -34,7 +34,11 @@ _OURS = (
 
 @dataclass
 class Summary:
-    """What a run came to; `summary.json` holds it."""
+    """What a run came to; `summary.json` holds it.
+
+    `wire_ratio` is the bytes that rank 0's gradients sent, over what they would have sent
+    uncompressed in the dtype they are computed in.
+    """
 
     status: Status
     framework: str
@@ -46,6 +50,7 @@ class Summary:
     eval: dict[str, float] = field(default_factory=dict)
     samples_per_second: float | None = None
     step_ms_median: float | None = None
+    wire_ratio: float | None = None
     weights_sha256: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     error: str | None = None

@@ -105,8 +105,8 @@ class Trainer:
         self._updates = 0  # steps that were not skipped: what the optimizer counts
         self._saved_step: int | None = None  # the last step that a checkpoint holds
         self._opened = False  # whether the folder is this run's to write a summary in
-        self._last_log = (0.0, 0.0, 0)
         self._heart = heartbeat.current()  # what hvdkit launch knows this rank's progress by
+        self._speed = metrics.Speed(adapter, batch_size=train_data.batch_size)
 
     # ---- the run -------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class Trainer:
         self._prepare()
         with self.stop.heard():
             self._call("on_start")
-            self._last_log = self._clock()
+            self._speed.start(self.step)
             for microbatches in self._noted(self._batches(), "reading data"):
                 self._call("on_batch")
                 stop = self._train_step(microbatches)
@@ -172,7 +172,9 @@ class Trainer:
             self._open_folder()
 
     def _take_up(self, saved: Saved) -> None:
-        self.adapter.load_state(saved.arrays())
+        alike = saved.world_size == self.comm.size and self._reduces_alike(saved)
+        own = saved.own_arrays(self.comm.rank) if alike else saved.sums_of_own()
+        self.adapter.load_state(saved.arrays(), own, shared=not alike)
         self.step = self._saved_step = saved.step
         self._train_loss = saved.manifest["train_loss"]
         self._updates, self.skipped_steps, self._bad_in_a_row = saved.manifest["updates"]
@@ -229,9 +231,14 @@ class Trainer:
 
     def _plan(self, saved: Saved | None) -> list[list[str]] | None:
         """The saved bucket plan: the bits of a sum over three ranks or more depend on it."""
-        if saved is None or saved.manifest["world_size"] != self.comm.size:
+        if saved is None or saved.world_size != self.comm.size:
             return None
-        return saved.manifest["rounding"]["buckets"]
+        # Other compressions and strategies have other buckets.
+        return saved.manifest["rounding"]["buckets"] if self._reduces_alike(saved) else None
+
+    def _reduces_alike(self, saved: Saved) -> bool:
+        """Whether the saved run's strategy and compression were this one's."""
+        return saved.manifest["rounding"].get("reduction") == self.adapter.strategy.reduction()
 
     def _rounding(self) -> dict[str, Any]:
         """What the order of the run's sums, and so its last bits, depend on."""
@@ -330,17 +337,12 @@ class Trainer:
         if count:  # else every update since the last log was skipped
             self._train_loss = loss / count
         self._stop_if_no_number(self._train_loss, "the loss")
-        then, waited_then, step_then = self._last_log
-        now, waited, _ = self._last_log = self._clock()
         self._record(
             {
                 **({"train/loss": loss / count} if count else {}),
                 **({"train/skipped_steps": self.skipped_steps} if self.skipped_steps else {}),
                 "train/lr": self.lr(self.step - 1),
-                "samples_per_second": (self.step - step_then)
-                * self.train_data.batch_size
-                / (now - then),
-                "comm_fraction": (waited - waited_then) / (now - then),
+                **self._speed.since_then(self.step),
             }
         )
 
@@ -370,7 +372,7 @@ class Trainer:
         self._stop_if_no_number(self._eval.get("loss"), "the evaluation's loss")
         if self.step != self._saved_step:  # else a run that was finished has told it already
             self._record({f"eval/{name}": value for name, value in self._eval.items()})
-        self._leave_out_of_speed(start)
+        self._speed.leave_out(start)
         return self._eval
 
     def save(self) -> None:
@@ -383,7 +385,7 @@ class Trainer:
         path = self._checkpoints.save(self.step, self.adapter.state(), self._about())
         self._saved_step = self.step
         self._call("on_checkpoint", path)
-        self._leave_out_of_speed(start)
+        self._speed.leave_out(start)
 
     def _about(self) -> dict[str, Any]:
         return {
@@ -394,13 +396,6 @@ class Trainer:
             "updates": [self._updates, self.skipped_steps, self._bad_in_a_row],
             "bad_records": sorted(self._bad_records.met_in_training(self.comm)),
         }
-
-    def _clock(self) -> tuple[float, float, int]:
-        return time.perf_counter(), self.adapter.communication_seconds(), self.step
-
-    def _leave_out_of_speed(self, start: float) -> None:
-        then, waited, step = self._last_log
-        self._last_log = (then + time.perf_counter() - start, waited, step)
 
     def _record(self, values: dict[str, float]) -> None:
         record = {
@@ -426,11 +421,13 @@ class Trainer:
     def _results(self) -> dict[str, Any]:
         """What all ranks work out together when the run ends well."""
         median = statistics.median(self._step_seconds) if self._step_seconds else None
+        sent, plain = self.adapter.strategy.wire_bytes()
         return {
             "bad_records": len(self._bad_records.over_ranks(self.comm)),
             "eval": self._eval,
             "samples_per_second": self.train_data.batch_size / median if median else None,
             "step_ms_median": 1000 * median if median else None,
+            "wire_ratio": sent / plain if plain else None,
             "weights_sha256": self.adapter.weights_sha256(),
         }
 

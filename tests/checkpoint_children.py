@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hvdkit.adapters.base import Shard
+from hvdkit.adapters.shard import Shard
 from hvdkit.checkpoint import Checkpoints
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks

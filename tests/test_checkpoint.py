@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvdkit.adapters.base import Shard
+from hvdkit.adapters.shard import Shard
 from hvdkit.checkpoint import Checkpoints, Saved, manifest_sha256
 from hvdkit.comm import Comm, SoloComm, part_sizes
 from hvdkit.comm.threads import run_ranks

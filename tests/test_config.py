@@ -178,7 +178,7 @@ def test_help_lists_the_choices(tmp_path: Path) -> None:
     for words in (
         "optimizer: adagrad, adam, adamw, lamb",
         "framework: tensorflow, torch",
-        "compression: fp16",
+        "compression: bf16, fp16, int8, none, powersgd, topk",
     ):
         assert words in done.stdout
 

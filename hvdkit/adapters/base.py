@@ -20,6 +20,7 @@ import numpy as np
 
 from hvdkit.adapters.averaging import average
 from hvdkit.adapters.loss_scale import LossScale
+from hvdkit.adapters.shard import Shard, own_name
 from hvdkit.adapters.task import Task
 from hvdkit.comm import Comm
 from hvdkit.comm.agreement import require_equal
@@ -51,19 +52,6 @@ class StepResult:
     skipped: bool
     bad: bool
     updated: bool
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A rank's part of a named array: `array` begins at flat `offset` of `global_shape`."""
-
-    array: np.ndarray
-    offset: int
-    global_shape: tuple[int, ...]
-
-    @classmethod
-    def whole(cls, array: np.ndarray) -> Shard:
-        return cls(array, 0, array.shape)
 
 
 class Adapter(ABC):
@@ -185,6 +173,7 @@ class Adapter(ABC):
         count = sum(self.task.count(batch) for batch in microbatches)
         local = np.array([count, float(flag)])
         scalars = self.optimizer.scalars(lr=lr, step=step if update is None else update)
+        self.strategy.at_step(step)
         total, flags, finite = self.run_step(microbatches, local, scalars, step)
         # fp16 finds its scale by overflowing: what a smaller one may mend is not held against it.
         mendable = self._loss_scale is not None and not finite and not self._loss_scale.at_floor
@@ -205,6 +194,7 @@ class Adapter(ABC):
         losses: list[Tensor] = []
         # A copy, because a collective may work in place.
         pending = self.comm.allreduce(ops.concat([local]), name="step.count")
+        self.strategy.begin(unit=self.unit)
         statistics = [(variable, ops.copy(variable)) for variable in self.statistics()]
         for i, batch in enumerate(microbatches):
             losses.append(self.backward(batch, last=i == len(microbatches) - 1))
@@ -234,9 +224,11 @@ class Adapter(ABC):
             for table, (touched, values) in zip(self.strategy.tables, rows, strict=True):
                 self._update_rows(table, touched, values, scalars, multiplier)
             self.strategy.after_update()
+            self.strategy.commit()
             self._add_to_totals(sum(losses[1:], losses[0]), local[0])
 
         def undo() -> None:
+            self.strategy.rollback()
             for variable, before in statistics:
                 ops.assign(variable, before)
 
@@ -250,10 +242,14 @@ class Adapter(ABC):
 
     def loss_factor(self, loss: Tensor) -> Tensor | float:
         """What a microbatch's summed `loss` is multiplied by on its way back."""
-        if self._loss_scale is None:
-            return 1 / self._reference_count
-        factor = self._loss_scale.value / self._reference_count
-        return self.ops.cast(factor, self.ops.dtype(loss))
+        unit = self.unit
+        return self.ops.cast(unit, self.ops.dtype(loss)) if self._loss_scale else unit
+
+    @property
+    def unit(self) -> Tensor | float:
+        """How many times the true gradient of the summed loss the step's gradients are."""
+        scale = self._loss_scale.value if self._loss_scale else 1.0
+        return scale / self._reference_count
 
     def _update_rows(
         self, table: Parameter, rows: Tensor, gradient: Tensor, scalars: Mapping, multiplier: Tensor
@@ -397,19 +393,27 @@ class Adapter(ABC):
 
     def state(self) -> dict[str, Shard]:
         """This rank's part of all that a run needs to go on from here, by canonical name."""
-        if not self.strategy.keeps_shared_state():
-            return {}
-        return {name: Shard.whole(array) for name, array in self._arrays().items()}
+        shared = self._arrays() if self.strategy.keeps_shared_state() else {}
+        own = {own_name(self.comm.rank, k): x for k, x in self.strategy.own_state().items()}
+        return {name: Shard.whole(array) for name, array in {**shared, **own}.items()}
 
-    def _arrays(self) -> dict[str, np.ndarray]:
-        strategy = {f"strategy/{k}": x for k, x in self.strategy.state_dict().items()}
+    def _arrays(self, *, strategy: bool = True) -> dict[str, np.ndarray]:
+        kept = self.strategy.state_dict() if strategy else {}
         scale = {"loss_scale": self._loss_scale.read()} if self._loss_scale else {}
-        return self.read_arrays() | strategy | scale
+        return self.read_arrays() | {f"strategy/{k}": x for k, x in kept.items()} | scale
 
-    def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take over a saved state. Raises `HvdkitError` if it is another model's."""
-        expected = {name: _words(array) for name, array in self._arrays().items()}
-        given = {name: _words(array) for name, array in arrays.items()}
+    def load_state(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        own: Mapping[str, np.ndarray] | None = None,
+        *,
+        shared: bool = False,
+    ) -> None:
+        """Take over a saved state, with this rank's `own` arrays or, if `shared`, their sums
+        over all ranks. Raises `HvdkitError` if it is another model's."""
+        # What a strategy keeps is its own to judge.
+        expected = {name: _words(array) for name, array in self._arrays(strategy=False).items()}
+        given = {k: _words(array) for k, array in arrays.items() if not k.startswith("strategy/")}
         for name in sorted(expected.keys() | given.keys()):
             if expected.get(name) != given.get(name):
                 raise HvdkitError(
@@ -422,6 +426,7 @@ class Adapter(ABC):
         self.strategy.load_state_dict(
             {k.removeprefix("strategy/"): v for k, v in arrays.items() if k.startswith("strategy/")}
         )
+        self.strategy.load_own_state(own or {}, shared=shared)
         if self._loss_scale:
             self._loss_scale.write(arrays["loss_scale"])
 
@@ -439,12 +444,6 @@ class Adapter(ABC):
 
     def close(self) -> None:  # noqa: B027 - most adapters have nothing to undo
         """Give the model back to its owner as an ordinary one."""
-
-
-def stream_words(seed: int, step: int, rank: int, generator: int = 0) -> np.ndarray:
-    """Two 32-bit words that begin a generator's stream for one rank's step: the same on a
-    resume, different everywhere else."""
-    return np.random.SeedSequence([seed, step, rank, generator]).generate_state(2)
 
 
 def _words(array: np.ndarray) -> str:

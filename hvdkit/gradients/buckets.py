@@ -9,7 +9,7 @@ VLDB 2020, section 3.2.3).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,25 +55,31 @@ class Bucket:
 
 
 def plan_buckets(
-    specs: Sequence[ParamSpec], *, cap_mb: float, world_size: int
+    specs: Sequence[ParamSpec],
+    *,
+    cap_mb: float,
+    world_size: int,
+    apart: Callable[[ParamSpec], bool] = lambda spec: False,
 ) -> tuple[Bucket, ...]:
     """Cut `specs` (in the model's order) into buckets of at most `cap_mb` MiB each.
 
-    A parameter larger than the cap has a bucket to itself. Each bucket's size is rounded up to
-    a multiple of `world_size`, so that it can be sharded evenly.
+    A parameter larger than the cap has a bucket to itself, and those that `apart` holds of share
+    none with the others. Each bucket's size is rounded up to a multiple of `world_size`, so that
+    it can be sharded evenly.
     """
     if cap_mb <= 0:
         raise ValueError(f"cap_mb must be above 0, not {cap_mb}")
     cap = cap_mb * 2**20
-    open_by_dtype: dict[str, list[ParamSpec]] = {}
+    open_by_kind: dict[tuple[str, bool], list[ParamSpec]] = {}
     closed: list[list[ParamSpec]] = []
     for spec in reversed(specs):
-        current = open_by_dtype.setdefault(spec.dtype, [])
+        kind = spec.dtype, apart(spec)
+        current = open_by_kind.setdefault(kind, [])
         if current and sum(p.nbytes for p in current) + spec.nbytes > cap:
             closed.append(current)
-            current = open_by_dtype[spec.dtype] = []
+            current = open_by_kind[kind] = []
         current.append(spec)
-    closed.extend(open_by_dtype.values())
+    closed.extend(open_by_kind.values())
     return tuple(_bucket(i, params, world_size) for i, params in enumerate(closed))
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hvdkit.gradients.compression import FP16Compression, NoCompression
+from hvdkit.gradients.compression import (
+    BF16Compression,
+    FP16Compression,
+    Int8Compression,
+    NoCompression,
+    PowerSGDCompression,
+    TopKCompression,
+)
 from hvdkit.launch.environment import HorovodSettings
 from hvdkit.optimizers import (
     LAMB,
@@ -62,13 +69,15 @@ class DataOptions:
 @dataclass(kw_only=True)
 class AllReduceOptions:
     bucket_mb: float = positive()
+    chunk_mb: float | None = positive(default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommOptions(HorovodSettings):
-    """`comm`: our buckets, and Horovod's own knobs."""
+    """`comm`: our buckets and messages, and Horovod's own knobs."""
 
     bucket_mb: float = positive()
+    chunk_mb: float | None = positive(default=None)
 
 
 @dataclass(kw_only=True)
@@ -137,6 +146,10 @@ SCHEMAS: dict[str, type] = {
     "hvdkit.optimizers.Polynomial": Polynomial,
     "hvdkit.gradients.compression.NoCompression": NoCompression,
     "hvdkit.gradients.compression.FP16Compression": FP16Compression,
+    "hvdkit.gradients.compression.BF16Compression": BF16Compression,
+    "hvdkit.gradients.compression.Int8Compression": Int8Compression,
+    "hvdkit.gradients.compression.TopKCompression": TopKCompression,
+    "hvdkit.gradients.compression.PowerSGDCompression": PowerSGDCompression,
     "hvdkit.callbacks.Log": NoOptions,
     "hvdkit.callbacks.Progress": NoOptions,
     "hvdkit.callbacks.TensorBoard": NoOptions,

@@ -15,7 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdkit.adapters.base import Adapter, stream_words
+from hvdkit.adapters.base import Adapter
+from hvdkit.adapters.streams import stream_words
 from hvdkit.adapters.tensorflow.layout import Place, places, random_states
 from hvdkit.adapters.tensorflow.ops import TensorFlowOps
 from hvdkit.errors import HvdkitError
@@ -90,6 +91,7 @@ class TensorFlowAdapter(Adapter):
                 place.variable.value,
                 trainable=id(place.variable) in trained,
                 sparse=id(place.variable) in tables,
+                axes=place.axes,
             )
             for place in ordered
         ]

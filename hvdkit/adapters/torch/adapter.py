@@ -17,7 +17,8 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from hvdkit.adapters.base import Adapter, stream_words
+from hvdkit.adapters.base import Adapter
+from hvdkit.adapters.streams import stream_words
 from hvdkit.adapters.torch.ops import TorchOps
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import Bucket, ParamSpec

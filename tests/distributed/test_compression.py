@@ -1,0 +1,136 @@
+"""Compressions under real ranks: equal bits, the reference's numbers, and runs that go on."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from hvdkit.comm.threads import run_ranks
+from hvdkit.optimizers import SGD
+from hvdkit.strategies import AllReduce
+from tests.gradients.encodings import MAKE, Ranked, gradients
+
+FRAMEWORKS = ("torch", "tensorflow")
+RANKS, STEPS = 3, 4
+SHAPES = [(40, 30), (8, 4, 3)]
+NUMEL = 40 * 30 + 8 * 4 * 3
+BAD = 2  # the step at which one rank's gradient is no number
+
+
+def values(rank):
+    """A rank's gradient at each step, with one that must be skipped."""
+    found = gradients(rank, STEPS, NUMEL, "float64")
+    if rank == 1:
+        found[BAD, 7] = np.inf
+    return found
+
+
+def sums(rank, own):
+    """What a compression makes of the gradients: each step's sum, and what is left."""
+    made = []
+    for step in range(STEPS):
+        made.append(rank.reduce(own[step] * 3.0, unit=3.0, count=step != BAD))
+    return {"sums": [x.tolist() for x in made], "residual": _residual(rank)}
+
+
+def _residual(rank):
+    found = rank.compression.residuals()
+    return [found[name].reshape(-1).tolist() for name in sorted(found)]
+
+
+def encodings(stage):
+    """Every compression on the same gradients as the reference's, by this framework's tensors."""
+    ops = stage.adapter().ops
+    own = values(stage.rank)
+    return {
+        name: sums(Ranked(make(), stage.comm, shapes=SHAPES, dtype="float64", ops=ops), own)
+        for name, make in MAKE.items()
+    }
+
+
+def _strategy(name, **options):
+    return AllReduce(compression=MAKE[name](), bucket_mb=0.01, **options)
+
+
+def training(stage):
+    """Every compression trains, compiled where the framework compiles."""
+    found = {}
+    for name in MAKE:
+        run = stage.train(
+            steps=12,
+            precision="fp32",
+            optimizer=SGD(lr=0.05, momentum=0.9),
+            strategy=_strategy(name),
+        )
+        sent, plain = run.adapter.strategy.wire_bytes()
+        residual = sum(float(np.abs(x).sum()) for x in run.adapter.strategy.own_state().values())
+        found[name] = {
+            "weights": run.digest,
+            "losses": run.losses,
+            "ratio": sent / plain,
+            "residual": residual,
+        }
+    return found
+
+
+def chunked(stage):
+    """A bucket in messages of 400 bytes is the bucket whole."""
+    return [
+        stage.train(steps=5, strategy=_strategy("none", chunk_mb=size)).losses
+        for size in (None, 400 / 2**20)
+    ]
+
+
+CASES = (encodings, training, chunked)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """What the NumPy ranks make of the same gradients."""
+
+    def body(comm, make):
+        with np.errstate(all="ignore"):
+            return sums(Ranked(make(), comm, shapes=SHAPES, dtype="float64"), values(comm.rank))
+
+    return {
+        name: run_ranks(RANKS, functools.partial(body, make=make)) for name, make in MAKE.items()
+    }
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_both_frameworks_send_what_the_reference_sends(on_ranks, reference, framework, name):
+    for rank, result in enumerate(on_ranks(*CASES, framework=framework, np=RANKS)):
+        found, expected = result["encodings"][name], reference[name][rank]
+        for step in range(STEPS):
+            got, wanted = np.array(found["sums"][step]), np.array(expected["sums"][step])
+            if step == BAD:
+                assert not np.isfinite(got.sum())
+                continue
+            np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+        for got, wanted in zip(found["residual"], expected["residual"], strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_all_ranks_train_alike(on_ranks, framework, name):
+    first, *others = [r["training"] for r in on_ranks(*CASES, framework=framework, np=RANKS)]
+    for other in others:
+        assert other[name]["weights"] == first[name]["weights"]
+    losses = first[name]["losses"]
+    assert losses[-1] < 0.9 * losses[0]
+    if name != "none":
+        assert losses == pytest.approx(first["none"]["losses"], rel=0.3)
+        assert losses != first["none"]["losses"]
+        assert first[name]["ratio"] < first["none"]["ratio"] == 1.0
+    assert (first[name]["residual"] > 0) == (name in ("int8", "topk", "powersgd"))
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_bucket_in_pieces_is_the_bucket(on_ranks, framework):
+    for result in on_ranks(*CASES, framework=framework, np=RANKS):
+        whole, pieces = result["chunked"]
+        assert pieces == pytest.approx(whole, rel=1e-12)
