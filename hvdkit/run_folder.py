@@ -6,11 +6,13 @@ Only rank 0 calls what writes.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -114,21 +116,21 @@ class RunFolder:
                     kept.append(line + "\n")
             except ValueError:
                 break  # a line that a killed process did not finish
-        _replace(self.metrics, "".join(kept))
+        replace_text(self.metrics, "".join(kept))
 
     def has_summary(self) -> bool:
         return (self.path / "summary.json").exists()
 
     def write_summary(self, summary: Summary) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self.path / "summary.json", _json(asdict(summary), indent=1) + "\n")
+        replace_text(self.path / "summary.json", _json(asdict(summary), indent=1) + "\n")
 
     def write_config(self, texts: dict[str, str]) -> None:
         """Write `.hydra/NAME` for each name."""
         folder = self.path / ".hydra"
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            _replace(folder / name, text)
+            replace_text(folder / name, text)
 
 
 def append_json(path: Path, record: dict[str, Any]) -> None:
@@ -148,7 +150,31 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write a file that others see either as it was or whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)
+
+
+def folder_name(overrides: Sequence[str]) -> str:
+    """A job's folder: readable, short, and another one for other overrides."""
+    words = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        words.append(re.sub(r"[^\w.-]+", "-", key.rpartition(".")[2] + (equals and f"-{value}")))
+    told = "\n".join(sorted(overrides))
+    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+    return "_".join([*_fitting(words, 80), digest])
+
+
+def _fitting(words: Sequence[str], length: int) -> Iterator[str]:
+    """The last words that fit: a sweep's own values mostly stand at the end."""
+    kept: list[str] = []
+    for word in reversed(words):
+        length -= len(word) + 1
+        if length < 0:
+            break
+        kept.insert(0, word)
+    yield from kept

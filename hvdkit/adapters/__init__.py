@@ -19,6 +19,7 @@ from hvdkit.launch.environment import (
     current_job,
     default_threads,
     export,
+    take_devices,
 )
 
 FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "keras")}
@@ -70,7 +71,8 @@ def start(
     job = current_job()
     heartbeat.begin(job)
     check_installed(framework, distributed=job.size > 1)
-    threads = threads or default_threads(job.local_size)
+    threads = threads or default_threads(job.sharers)
+    take_devices(job)
     export(horovod or HorovodSettings(), job, threads=threads)
     module = importlib.import_module(f"hvdkit.adapters.{framework}")
     return module.start(job, threads=threads, precision=precision)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from hvdkit.errors import HvdkitError
@@ -25,25 +25,38 @@ _LAUNCHERS = {
         "OMPI_COMM_WORLD_LOCAL_SIZE",
     ),
 }
+# How a sweep tells a job its part of a host: how many slots that has, and each rank's GPU.
+HOST_SLOTS, DEVICES = "HVDKIT_HOST_SLOTS", "HVDKIT_DEVICES"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process's place in its job; `launcher` is "gloo", "mpi", or "none" outside of one."""
+    """One process's place in its job; `launcher` is "gloo", "mpi", or "none" outside of one.
+
+    `host_slots` counts the ranks that this host has room for, where other jobs' are among them.
+    """
 
     launcher: str = "none"
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    host_slots: int = 0
+
+    @property
+    def sharers(self) -> int:
+        """How many ranks share this host's cores, as far as is known."""
+        return max(self.local_size, self.host_slots)
 
 
 def current_job(environ: Mapping[str, str] = os.environ) -> Job:
     """This process's job, as its launcher described it."""
+    host_slots = int(environ.get(HOST_SLOTS, 0))
     for launcher, names in _LAUNCHERS.items():
         if names[1] in environ:
-            return Job(launcher, *(int(environ[name]) for name in names))
-    return Job()
+            job = Job(launcher, *(int(environ[name]) for name in names))
+            return replace(job, host_slots=host_slots)
+    return Job(host_slots=host_slots)
 
 
 def status_of(code: int) -> int:
@@ -51,9 +64,21 @@ def status_of(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def default_threads(local_size: int, cores: int | None = None) -> int:
+def take_devices(job: Job) -> None:
+    """See only the GPUs of the slots that a sweep gave this job; before a framework is imported.
+
+    DEVICES names one a rank; ranks fill host by host, so this host's stand together.
+    """
+    given = os.environ.get(DEVICES)
+    if given:
+        first = job.rank - job.local_rank
+        own = given.split(",")[first : first + job.local_size]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+
+
+def default_threads(sharers: int, cores: int | None = None) -> int:
     """Compute threads a rank: the host's cores shared out, at least one."""
-    return max(1, (cores or available_cores()) // local_size)
+    return max(1, (cores or available_cores()) // sharers)
 
 
 def available_cores() -> int:
@@ -121,14 +146,14 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
                 "drop the launcher's flag and set it under comm.* instead"
             )
     os.environ.update(variables)
-    if ranks_exceed_cores(job.local_size, threads):
+    if ranks_exceed_cores(job.sharers, threads):
         # Open MPI's waiting rank spins; where it shares a core with a model it must yield.
         os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
 
 
-def ranks_exceed_cores(local_size: int, threads: int, cores: int | None = None) -> bool:
+def ranks_exceed_cores(sharers: int, threads: int, cores: int | None = None) -> bool:
     """Whether compute threads and one Horovod thread a rank are more than the host's cores."""
-    return local_size * (threads + 1) > (cores or available_cores())
+    return sharers * (threads + 1) > (cores or available_cores())
 
 
 def _number_or_text(text: str) -> float | str:

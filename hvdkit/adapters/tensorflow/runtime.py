@@ -19,7 +19,7 @@ def start(job: Job, *, threads: int, precision: str) -> Comm:
     use_dtype(DTYPES[precision], compute=COMPUTE_DTYPES.get(precision))
     if job.size == 1:
         return SoloComm()
-    if ranks_exceed_cores(job.local_size, threads):
+    if ranks_exceed_cores(job.sharers, threads):
         # Horovod's thread asks its peers once a cycle, and waits in MPI for their answer. On
         # cores that TensorFlow's threads need too, one cycle a millisecond made steps of the
         # digits take from 2 to 60 ms, as the scheduler pleased; three keep them at 4 or 5.
