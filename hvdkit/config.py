@@ -34,7 +34,7 @@ from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.options import SCHEMAS
-from hvdkit.run_folder import RunFolder, Summary
+from hvdkit.run_folder import RunFolder, Summary, folder_name
 from hvdkit.schema import check_node, nearest
 from hvdkit.trainer import Every, Trainer
 
@@ -60,6 +60,8 @@ _GROUPS = (
 OmegaConf.register_new_resolver(
     "unless", lambda other, default: default if other is None else None, replace=True
 )
+# A sweep's job has a folder by its overrides, so that it is found again and never another's.
+OmegaConf.register_new_resolver("job_folder", folder_name, replace=True)
 
 
 def recipe(workload: Workload) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -134,6 +136,18 @@ def check(config: DictConfig) -> None:
     _exactly_one("data", data, "batch_size", "batch_size_per_worker")
 
 
+def check_run(config: DictConfig, *, workers: int) -> None:
+    """Raise `HvdkitError` for what this recipe cannot run, on so many workers."""
+    check_workload(config, _Place.workload)
+    check(config)
+    size = config.data.batch_size
+    if size is not None and size < workers:
+        raise HvdkitError(
+            f"data.batch_size={size} cannot be cut into {workers} slices, one a worker: "
+            "raise it, or use fewer workers"
+        )
+
+
 def check_workload(config: DictConfig, workload: Workload) -> None:
     """Raise `HvdkitError` if the model is one of ours, but for another recipe."""
     target = str(config.model.get("_target_"))
@@ -176,11 +190,22 @@ def explain(error: Exception) -> str:
         hint = nearest(name, known)
         return f"{group}={name} is not known{hint}\n{group} is one of: {', '.join(known)}"
     if isinstance(error, OverrideParseException):
-        return f"{error.override} cannot be read: {str(error).splitlines()[0]}"
+        cause = (str(error.__cause__ or error) or str(error)).splitlines()
+        told = [line for line in cause if not line.startswith("See https")][:2]
+        return (
+            f"{error.override} cannot be read: {'; '.join(told)}\n"
+            "one value is KEY=VALUE, a sweep KEY=A,B or KEY=range(START,STOP,STEP), in quotes "
+            "against the shell (docs/sweeps.md)"
+        )
+    if "BasicSweeper does not support" in str(error):
+        return "an interval has no list of values: add hydra/sweeper=optuna, or name the values"
     unknown = re.search(r"Could not override '(.+?)'", str(error))
     if unknown:
         return f"unknown key {unknown[1]}{nearest_key(unknown[1])}; --cfg job prints all of them"
-    return str(error).split("\nSet the environment variable")[0]
+    text = str(error).split("\nSet the environment variable")[0]
+    if isinstance(error.__cause__, OmegaConfBaseException):  # what the value is wrong for
+        text += f": {str(error.__cause__).splitlines()[0]}"
+    return text
 
 
 def nearest_key(key: str) -> str:
@@ -249,11 +274,9 @@ class Run:
     """
 
     def __init__(self, config: DictConfig):
-        check_workload(config, _Place.workload)
-        check(config)
+        check_run(config, workers=current_job().size)
         self.config = config
         self.folder = RunFolder(Path(HydraConfig.get().runtime.output_dir))
-        self._check_batch(current_job().size)
 
     def __enter__(self) -> Run:
         _Place.folder = self.folder.path
@@ -273,14 +296,6 @@ class Run:
     def __exit__(self, kind: type | None, *_: Any) -> None:
         if kind is None:
             self.comm.close()
-
-    def _check_batch(self, workers: int) -> None:
-        size = self.config.data.batch_size
-        if size is not None and size < workers:
-            raise HvdkitError(
-                f"data.batch_size={size} cannot be cut into {workers} slices, one a worker: "
-                "raise it, or use fewer workers"
-            )
 
     @property
     def batch_size(self) -> int:

@@ -16,14 +16,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(
     path
-    for folder in ("hvdkit", "recipes")
+    for folder in ("hvdkit", "recipes", "hydra_plugins")
     for path in (ROOT / folder).rglob("*.py")
     if "conf" not in path.relative_to(ROOT).parts
 )
 
 # A module may import from its own room and from the layers below it, never from a neighbour.
 LAYERS = (
-    {"recipes"},
+    {"recipes", "hydra_plugins"},
+    {"sweep"},
     {"config"},
     {"options", "trainer"},
     {"callbacks", "checkpoint", "data", "metrics", "tasks"},
@@ -48,8 +49,8 @@ FRAMEWORKS = ("torch", "tensorflow", "keras")
 def room(module: str) -> str:
     """The folder or file below hvdkit that a dotted name belongs to."""
     parts = module.split(".")
-    if parts[0] == "recipes":
-        return "recipes"
+    if parts[0] in ("recipes", "hydra_plugins"):
+        return parts[0]
     # `hvdkit` itself holds the version, and `python -m hvdkit` is the command.
     name = parts[1] if len(parts) > 1 else "version"
     return {"__init__": "version", "__version__": "version", "__main__": "cli"}.get(name, name)

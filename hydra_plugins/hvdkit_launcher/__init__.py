@@ -1,0 +1,1 @@
+"""`hydra/launcher=horovod`: every job of a `-m` sweep as a Horovod job of its own."""
