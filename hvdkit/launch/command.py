@@ -26,6 +26,7 @@ _STAYS = re.compile(
 )
 # Open MPI starts remote daemons in a tree by default, which needs ssh between all hosts.
 _TREE_FROM = 64
+_GLOO_PATIENCE = 24 * 60 * 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,9 @@ def _is_in_prefix(mpirun: str) -> bool:
 
 def _horovodrun(request: Request, _environ: Mapping[str, str]) -> list[str]:
     found = [tool("horovodrun"), "--gloo", "-np", str(request.ranks)]
+    # Gloo gives up on a rank that is 30 s late, with a checkpoint to write, say. How long is too
+    # long is ours to say, and a rank that is gone is noticed at once.
+    found += ["--gloo-timeout-seconds", str(_GLOO_PATIENCE)]
     found += ["-H", ",".join(map(str, request.hosts))]
     if request.ssh_port:
         found += ["-p", str(request.ssh_port)]

@@ -216,7 +216,7 @@ class Supervisor:
         if stall is None:
             return
         self._stall, self._stacks, self._asked_at = stall, {}, now
-        self._watch.ask("stacks")
+        self._watch.ask("stacks", but=stall.ranks if stall.silent else ())
         if stall.silent:
             # A stopped process prints its stack as the first thing when it goes on.
             for number in (signal.SIGUSR2, signal.SIGCONT):

@@ -145,11 +145,11 @@ class Watch:
         """Whether a rank was last heard to write a checkpoint."""
         return any(rank.lives and rank.what == "saving" for rank in self.ranks.values())
 
-    def ask(self, order: str) -> int:
-        """Send a signal's number or `stacks` to all ranks that are heard; how many there were."""
+    def ask(self, order: str, *, but: Sequence[int] = ()) -> int:
+        """Send a signal's number or `stacks` to all ranks that live; how many there were."""
         asked = 0
         for line, state in self._lines.items():
-            if state.rank and state.rank.lives:
+            if state.rank and state.rank.lives and state.rank.number not in but:
                 with contextlib.suppress(OSError):
                     line.sendall(order.encode() + b"\n")
                     asked += 1

@@ -78,8 +78,15 @@ class Job:
         return [p for p in psutil.process_iter() if _environ(p).get(_MARK) == self._word]
 
     def rank(self, number: int) -> psutil.Process:
-        """The process of rank `number`."""
-        return self._find(lambda p: _environ(p).get("OMPI_COMM_WORLD_RANK") == str(number))
+        """The process of rank `number`, under either launcher."""
+        names = ("OMPI_COMM_WORLD_RANK", "HOROVOD_RANK")
+        return self._find(
+            lambda p: str(number) in map(_environ(p).get, names) and "python" in p.name()
+        )
+
+    def send(self, number: int) -> None:
+        """Signal the command that was started, and it alone."""
+        self._process.send_signal(number)
 
     def mpirun(self) -> psutil.Process:
         return self._find(lambda p: _command(p).startswith("mpirun "))
