@@ -161,7 +161,7 @@ def test_every_ending_is_in_good_order(launched, tmp_path, launcher):
     assert [line for line in stacks.splitlines() if line.startswith("====")] == [
         f"==== rank {rank}" for rank in range(RANKS)
     ]
-    assert stacks.count("in _train_step") == RANKS
+    assert stacks.count("in _fit") >= RANKS  # wherever in the loop each of them was
 
 
 @pytest.mark.soak
