@@ -15,7 +15,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,7 +30,7 @@ from optuna.distributions import (
 from hvdkit.config import explain
 from hvdkit.errors import HvdkitError
 
-Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+Distribution: TypeAlias = CategoricalDistribution | FloatDistribution | IntDistribution
 
 
 @dataclass(frozen=True)
