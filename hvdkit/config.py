@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -54,6 +56,11 @@ _GROUPS = (
     "trainer",
     "callbacks",
     "launch",
+)
+
+_PLUGINS = (
+    ("hydra_plugins.hvdkit_launcher.launcher", "HorovodLauncher"),
+    ("hydra_plugins.hvdkit_optuna.sweeper", "OptunaSweeper"),
 )
 
 # A default that steps back when the other way of saying the same thing is used.
@@ -97,6 +104,7 @@ def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable
                     "-m inside a running job would make every rank run the whole sweep: "
                     "start it without horovodrun"
                 )
+            _register_plugins()
             hydra.main(version_base="1.3", config_path=_CONF, config_name=workload)(guarded)()
         except (HvdkitError, KeyboardInterrupt) as error:
             end_job(error, job)
@@ -104,6 +112,12 @@ def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable
             end_job(HvdkitError(explain(error)), job)
 
     return program
+
+
+def _register_plugins() -> None:
+    # Hydra looks for plugins by walking folders, and an editable install has none to walk.
+    for module, name in _PLUGINS:
+        Plugins.instance().register(getattr(importlib.import_module(module), name))
 
 
 class _Place:
