@@ -41,6 +41,7 @@ class Speed:
 
     def __init__(self, adapter: Adapter, *, batch_size: int):
         self._adapter, self._batch_size = adapter, batch_size
+        self._then = self._waited = 0.0  # until `start`
 
     def start(self, step: int) -> None:
         """Count from here, before step number `step`."""
@@ -62,6 +63,12 @@ class Speed:
             record["comm/bytes_per_step"] = (self._sent - sent) / max(1, steps)
         return record
 
-    def leave_out(self, start: float) -> None:
-        """What went on since `start` (of `time.perf_counter`) was no training."""
-        self._then += time.perf_counter() - start
+    def clock(self) -> tuple[float, float]:
+        """Seconds, and seconds of waiting for communication, to be given to `leave_out`."""
+        return time.perf_counter(), self._adapter.communication_seconds()
+
+    def leave_out(self, start: tuple[float, float]) -> None:
+        """What went on since `clock` gave `start` was no training, nor was the waiting in it."""
+        now, waited = self.clock()
+        self._then += now - start[0]
+        self._waited += waited - start[1]

@@ -361,7 +361,7 @@ class Trainer:
         """Evaluate each record of `eval_data` once over all ranks; the same on every rank."""
         if self.eval_data is None:
             raise HvdkitError("there is no evaluation data")
-        start = time.perf_counter()
+        start = self._speed.clock()
         self.adapter.average_statistics()
         batches = self.eval_data.batches((self.comm.rank, self.comm.size))
         with self.adapter.averaged_weights():
@@ -380,7 +380,7 @@ class Trainer:
         if self._checkpoints is None:
             return
         self._heart.note("saving")
-        start = time.perf_counter()
+        start = self._speed.clock()
         self.adapter.average_statistics()
         path = self._checkpoints.save(self.step, self.adapter.state(), self._about())
         self._saved_step = self.step

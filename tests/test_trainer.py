@@ -613,3 +613,33 @@ def test_a_mistake_made_before_the_folder_is_opened_leaves_the_earlier_run_alone
         with pytest.raises(HvdkitError):
             trainer(folder=tmp_path, **wrong).fit()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+class Waiting(NumpyAdapter):
+    """Waits for no other rank in a step, and long in each evaluation and checkpoint."""
+
+    waited = 0.0
+
+    def communication_seconds(self):
+        return self.waited
+
+    def average_statistics(self):
+        self.waited += 1000.0
+        super().average_statistics()
+
+
+def test_the_waiting_of_evaluations_and_checkpoints_is_not_that_of_steps(tmp_path: Path) -> None:
+    plain = adapter()
+    made = Waiting(
+        model=plain.model,
+        task=plain.task,
+        optimizer=plain.optimizer,
+        strategy=plain.strategy,
+        comm=SoloComm(),
+    )
+    recorder = Recorder()
+    every = Every(log=1, evaluation=3, checkpoint=4)
+    trainer(made=made, every=every, callbacks=[recorder], folder=tmp_path).fit()
+    assert made.waited > 5000
+    shares = [record["comm_fraction"] for record in recorder.logs if "comm_fraction" in record]
+    assert shares == [0.0] * STEPS
