@@ -6,6 +6,7 @@ May import NumPy and `hvdkit.report.reading`.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ TITLES = {
     "train/lr": "Learning rate",
     "samples_per_second": "Samples a second",
     "comm_fraction": "Share of time spent waiting for communication",
+    "comm/bytes_per_step": "Bytes that a rank's gradients send a step",
+    "straggler/cost_ms": "Cost of the slowest rank, ms a step",
+    "straggler/rank": "Rank that the others wait for (-1: none)",
     "train/skipped_steps": "Updates skipped so far",
 }
 HIGHER_IS_BETTER = (
@@ -36,9 +40,13 @@ HIGHER_IS_BETTER = (
     "eval/hit_rate_at_10",
     "eval/ndcg_at_10",
 )
+# A value of one rank, as the callback for stragglers logs it.
+BY_RANK = re.compile(r"(?P<name>.+)_rank_(?P<rank>\d+)$")
 # All curves of a page together; a curve alone gets at most the second, and at least the third.
 _POINTS, _MOST, _LEAST = 80_000, 1_200, 60
 _FEW = 8
+# What spans more than this is drawn on a logarithmic axis at first.
+WIDE = 200
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class Chart:
 
 
 def charts(runs: Sequence[Run]) -> list[Chart]:
-    """A chart for every value that some run logged."""
-    keys = {key: None for run in runs for key in sorted(run.curves)}
+    """A chart for every value that some run logged; those of each rank are in a table."""
+    keys = {key for run in runs for key in run.curves if not BY_RANK.match(key)}
     found = []
     for key in sorted(keys, key=_place):
         series = tuple((i, run.curves[key]) for i, run in enumerate(runs) if key in run.curves)
@@ -68,6 +76,14 @@ def _place(key: str) -> tuple[int, str]:
     return (order.index("eval/ndcg_at_10") if key.startswith("eval/") else len(order)), key
 
 
+def spans_magnitudes(chart: Chart) -> bool:
+    """Whether a loss spans so much that a linear axis would show a flat line."""
+    if not chart.key.endswith(("loss", "perplexity")):
+        return False
+    values = np.concatenate([curve.finite() for _, curve in chart.series])
+    return bool(len(values) and values.min() > 0 and values.max() / values.min() > WIDE)
+
+
 def on_one_line(chart: Chart) -> list[list[int]]:
     """Runs whose curves cannot be told apart in the chart: nowhere apart by over 1 %,
     of the chart's range or of the value. Nothing is said of many runs: most lines cross then.
@@ -75,7 +91,7 @@ def on_one_line(chart: Chart) -> list[list[int]]:
     finite = np.concatenate([curve.finite() for _, curve in chart.series])
     if not len(finite) or len(chart.series) > _FEW:
         return []
-    near = 0.01 * float(np.ptp(finite))
+    near = 0.0 if spans_magnitudes(chart) else 0.01 * float(np.ptp(finite))
     groups: list[tuple[Curve, list[int]]] = []
     for run, curve in chart.series:
         for first, members in groups:

@@ -79,12 +79,18 @@ function layout(chart, index) {
 function draw(index) {
   const chart = drawing.charts[index];
   const options = { displayModeBar: false, responsive: !view.printing };
-  const size = view.printing ? { width: 640, height: 280 } : {};
+  const size = view.printing ? { width: 640, height: 280 } : { width: undefined, autosize: true };
   return Plotly.react(plots[index], traces(chart), { ...layout(chart, index), ...size }, options);
 }
 
 function drawAll() {
   plots.forEach((_, index) => draw(index));
+}
+
+function print(starts) {  // on paper a chart has a size of its own, and the colours of light
+  view.printing = starts;
+  document.documentElement.classList.toggle("printing", starts);
+  drawAll();
 }
 
 // Many charts of many runs take a while: those in sight come first.
@@ -122,8 +128,8 @@ function listenToControls() {
     }
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  addEventListener("beforeprint", () => { view.printing = true; drawAll(); });
-  addEventListener("afterprint", () => { view.printing = false; drawAll(); });
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
 }
 
 // ---- a chart with the keyboard ----

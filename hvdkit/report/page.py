@@ -16,17 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
+from markupsafe import Markup
 
 from hvdkit import __version__
 from hvdkit.report import tables
-from hvdkit.report.curves import Chart, charts, on_one_line, points_per_curve, thinned
+from hvdkit.report.curves import (
+    Chart,
+    charts,
+    on_one_line,
+    points_per_curve,
+    spans_magnitudes,
+    thinned,
+)
 from hvdkit.report.finding import Found
 from hvdkit.report.reading import Curve, Run
 
 COLOURS, DASHES = 8, 8  # as many as page.css and page.js name
-# Curves that span more than this are drawn on a logarithmic axis at first.
-_WIDE = 200
 
 
 def render(found: Found) -> str:
@@ -38,6 +45,7 @@ def render(found: Found) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["breakable"] = breakable
     here = Path(__file__).parent
     runs = found.runs
     drawn = charts(runs)
@@ -51,6 +59,7 @@ def render(found: Found) -> str:
         same_weights=tables.same_weights(runs),
         differences=tables.differences(runs),
         step_time=tables.step_time(runs),
+        by_rank=tables.by_rank(runs),
         sweeps=[
             {"sweep": s, "jobs": tables.jobs(s), "importance": tables.importance(s)}
             for s in found.sweeps
@@ -115,7 +124,7 @@ def _drawing(drawn: Sequence[Chart], runs: Sequence[Run]) -> dict[str, Any]:
             {
                 "key": chart.key,
                 "title": chart.title,
-                "log": _log_at_first(chart),
+                "log": spans_magnitudes(chart),
                 "percent": chart.key.endswith("_fraction"),
                 "series": [
                     {"run": index, **_points(thinned(curve, most))} for index, curve in chart.series
@@ -134,9 +143,7 @@ def _points(curve: Curve) -> dict[str, list[float | int | None]]:
     }
 
 
-def _log_at_first(chart: Chart) -> bool:
-    """Whether a loss spans so much that a linear axis would show a flat line."""
-    if not chart.key.endswith(("loss", "perplexity")):
-        return False
-    values = np.concatenate([curve.finite() for _, curve in chart.series])
-    return bool(len(values) and values.min() > 0 and values.max() / values.min() > _WIDE)
+def breakable(text: str) -> Markup:
+    """A long dotted name may go on in a new line after each dot."""
+    escaped = markupsafe.escape(text)
+    return escaped if len(text) < 20 else Markup(escaped.replace(".", Markup(".<wbr>")))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvdkit.report.curves import HIGHER_IS_BETTER, TITLES, Chart
+from hvdkit.report.curves import BY_RANK, HIGHER_IS_BETTER, TITLES, Chart
 from hvdkit.report.reading import Run, number
 from hvdkit.report.sweeps import Sweep
 from hvdkit.report.sweeps import number as job_number
@@ -84,8 +84,8 @@ def numbers(
     """
     values = list(values)
     known = [value for value in values if value is not None]
-    top = best(known) if best and known else None
-    if 2 * sum(value == top for value in known) > max(len(known), 2):
+    top = best(known) if best and len(known) > 1 else None
+    if 2 * sum(value == top for value in known) > len(known):
         top = None
     return [Cell(form(value), value, value is not None and value == top) for value in values]
 
@@ -94,13 +94,10 @@ def numbers(
 
 
 def overview(runs: Sequence[Run]) -> Table:
-    """What each run is and came to."""
+    """What each run is and came to; what matters most stands first, for narrow screens."""
     columns: list[tuple[Column, list[Cell]]] = [
         (Column("Run"), [Cell(run.name) for run in runs]),
         (Column("Status"), [Cell(run.status, status=run.status) for run in runs]),
-        (Column("Framework"), [Cell(_text(run, "framework")) for run in runs]),
-        (Column("Workers", True), numbers(number(run.summary.get("world_size")) for run in runs)),
-        (Column("Steps", True), [_whole(run.steps) for run in runs]),
     ]
     results = _results(runs)
     for name in results:
@@ -108,22 +105,20 @@ def overview(runs: Sequence[Run]) -> Table:
         cells = numbers((run.result(name) for run in runs), best=best)
         columns.append((Column(TITLES.get(name, name), True), cells))
     speed = numbers((run.result("samples_per_second") for run in runs), best=max)
-    columns.append((Column("Samples a second", True), speed))
+    columns += [
+        (Column("Samples a second", True), speed),
+        (Column("Steps", True), [_whole(run.steps) for run in runs]),
+        (Column("Workers", True), numbers(number(run.summary.get("world_size")) for run in runs)),
+        (Column("Framework"), [Cell(_text(run, "framework")) for run in runs]),
+    ]
     for name in _extra(runs):
         cells = numbers(number(run.summary.get(name)) for run in runs)
         columns.append((Column(name.replace("_", " ").capitalize(), True), cells))
     weights = [Cell(_text(run, "weights_sha256")[:_DIGEST]) for run in runs]
     if any(cell.text for cell in weights):
         columns.append((Column("Weights (sha256)"), weights))
-    first = 5  # the results begin here
-    judged = sorted(
-        (i for i, name in enumerate(results) if name.startswith("eval/")),
-        key=lambda i: results[i] not in HIGHER_IS_BETTER,
-    )
-    shown_first = dict.fromkeys([*judged[:1], *range(min(len(results), 1))])
-    essential = (0, 1, *(first + i for i in shown_first))
     caption = f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
-    return _table(caption, columns, essential)
+    return _table(caption, columns, (0, 1, *range(2, 2 + min(len(results), 2))))
 
 
 def _results(runs: Sequence[Run]) -> list[str]:
@@ -131,8 +126,10 @@ def _results(runs: Sequence[Run]) -> list[str]:
     found |= {key for run in runs for key in run.curves if key.startswith("eval/")}
     found |= {"train/loss"}
     found = {name for name in found if any(run.result(name) is not None for run in runs)}
-    order = [*TITLES, *sorted(found - set(TITLES))]
-    return [name for name in order if name in found]
+    # A metric of the task, the losses, and other metrics.
+    metrics = [name for name in HIGHER_IS_BETTER if name in found]
+    order = [*metrics[:1], "eval/loss", "train/loss", *metrics[1:], *sorted(found)]
+    return [name for name in dict.fromkeys(order) if name in found]
 
 
 def _evaluated(run: Run) -> dict[str, object]:
@@ -239,7 +236,8 @@ def step_time(runs: Sequence[Run]) -> Table | None:
     ]
     for key in timings:
         form = percent if key.endswith("_fraction") else shown
-        columns.append((Column(key, True), numbers((_mean(run, key) for run in runs), form)))
+        cells = numbers((_mean(run, key) for run in runs), form)
+        columns.append((Column(TITLES.get(key, key), True), cells))
     return _table("Where step time goes: means over the run", columns, (0, 1, 2))
 
 
@@ -248,6 +246,28 @@ def _timings(runs: Sequence[Run]) -> list[str]:
     keys = dict.fromkeys(key for run in runs for key in run.curves)
     ends = ("_ms", "_seconds", "_fraction")
     return [key for key in keys if key.endswith(ends) and key != "comm_fraction"]
+
+
+def by_rank(runs: Sequence[Run]) -> list[Table]:
+    """For each value that runs logged by rank, its means: a row a run, a column a rank."""
+    found: dict[str, set[int]] = {}
+    for run in runs:
+        for key in run.curves:
+            if match := BY_RANK.match(key):
+                found.setdefault(match["name"], set()).add(int(match["rank"]))
+    tables = []
+    for name, ranks in found.items():
+        told = [r for r in runs if any(f"{name}_rank_{rank}" in r.curves for rank in ranks)]
+        columns = [(Column("Run"), [Cell(run.name) for run in told])]
+        for rank in sorted(ranks):
+            cells = numbers(_mean(run, f"{name}_rank_{rank}") for run in told)
+            columns.append((Column(f"Rank {rank}", True), cells))
+        title = _RANK_TITLES.get(name, name)
+        tables.append(_table(f"{title}: means over the run", columns))
+    return tables
+
+
+_RANK_TITLES = {"straggler/busy_ms": "Milliseconds of a step that each rank is busy"}
 
 
 def _mean(run: Run, key: str) -> float | None:

@@ -17,7 +17,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from hvdkit.report import tables
-from hvdkit.report.curves import Chart, charts
+from hvdkit.report.curves import WIDE, Chart, charts
 from hvdkit.report.finding import Found
 from hvdkit.report.reading import Curve, Run
 
@@ -55,6 +55,10 @@ def show(found: Found, console: Console | None = None) -> None:
     if table := tables.step_time(runs):
         _heading(console, "Where step time goes")
         _print(console, table)
+        for table in tables.by_rank(runs):
+            console.print()
+            console.print(Text(table.caption))
+            _print(console, table)
     if table := tables.differences(runs):
         _heading(console, "Differences")
         _differences(console, table)
@@ -152,7 +156,7 @@ def sparkline(curve: Curve, width: int) -> str:
     if not len(finite):
         return ""
     low, high = float(finite.min()), float(finite.max())
-    positive = low > 0 and high / low > 200  # a loss over orders of magnitude
+    positive = low > 0 and high / low > WIDE  # a loss over orders of magnitude
     values = np.log(np.where(curve.values > 0, curve.values, np.nan)) if positive else curve.values
     letters = []
     levels = []

@@ -80,6 +80,18 @@ def test_step_time_is_split_by_what_was_logged(tmp_path: Path) -> None:
     assert tables.step_time(runs[1:]) is None
 
 
+def test_values_of_each_rank_are_a_table_and_no_charts(tmp_path: Path) -> None:
+    records = [
+        {**record, "straggler/busy_ms_rank_0": 5.0, "straggler/busy_ms_rank_10": 9.0}
+        for record in curve(5)
+    ]
+    runs = [read_run(written(tmp_path / "a", records), "a")]
+    runs.append(read_run(written(tmp_path / "b", curve(5)), "b"))
+    (table,) = tables.by_rank(runs)
+    assert cells(table) == {"a": {"Run": "a", "Rank 0": "5", "Rank 10": "9"}}
+    assert not any("rank" in chart.key for chart in charts(runs))
+
+
 def test_a_charts_numbers_are_the_runs_own(tmp_path: Path) -> None:
     written(tmp_path / "a", curve(15))
     written(tmp_path / "b", curve(8))
