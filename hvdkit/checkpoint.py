@@ -5,11 +5,13 @@
     checkpoints/latest                            the newest one's name
 
 A checkpoint is written under another name, flushed to disk, and renamed: a process killed at
-any moment leaves whole ones only. Nothing is unpickled. Imports adapters' `Shard` and comm.
+any moment leaves whole ones only. Nothing is unpickled. Imports adapters' `Shard`, launch's
+words for a full disk, and comm.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -27,6 +29,7 @@ from safetensors.numpy import save_file
 from hvdkit.adapters.shard import Shard, without_rank
 from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
+from hvdkit.launch.failure import FREE_SPACE
 
 FORMAT_VERSION = 2
 _log = logging.getLogger(__name__)
@@ -160,7 +163,8 @@ class Checkpoints:
         outcomes = self._comm.all_gather_object((result, problem))
         for rank, (_, problem) in enumerate(outcomes):
             if problem:
-                raise HvdkitError(f"checkpoint in {self.folder}, rank {rank}: {problem}")
+                remedy = f". {FREE_SPACE}" if os.strerror(errno.ENOSPC) in problem else ""
+                raise HvdkitError(f"checkpoint in {self.folder}, rank {rank}: {problem}{remedy}")
         return [result for result, _ in outcomes]
 
     def _begin(self, partial: Path) -> None:

@@ -59,14 +59,16 @@ def end_job(error: BaseException, job: Job, *, folder: Path | None = None) -> No
     os._exit(status)
 
 
+FREE_SPACE = (
+    "Free some space, or choose another folder with hydra.run.dir=...; every checkpoint that was "
+    "whole still is, and trainer.resume=true goes on from the newest"
+)
+
+
 def disk_full(error: OSError) -> str:
     """What to say of a disk that takes no more."""
     where = f"{error.filename} cannot be written" if error.filename else "a file cannot be written"
-    return (
-        f"{where}: {error.strerror}. Free some space, or choose another folder with "
-        "hydra.run.dir=...; every checkpoint that was whole still is, and trainer.resume=true "
-        "goes on from the newest"
-    )
+    return f"{where}: {error.strerror}. {FREE_SPACE}"
 
 
 def _say(text: str) -> None:

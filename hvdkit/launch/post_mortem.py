@@ -89,6 +89,8 @@ def _how(rank: Rank, status: int | None) -> str:
         return (
             f"left before the others were done{'' if status is None else f', with status {status}'}"
         )
+    if status == 255 and rank.kind is None:  # ssh's own, whatever the signal was
+        return "was killed, or the connection to its host was lost"
     if status > 128:
         name = str(status - 128)
         with contextlib.suppress(ValueError):
