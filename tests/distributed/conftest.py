@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.namespaces import Host
+
 ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _MARK = "HVDKIT_TEST_JOB"
@@ -35,7 +37,10 @@ def pytest_collection_modifyitems(items):
 
 
 class Job:
-    """A command under horovodrun (`np` ranks by `launcher`, "mpi" or "gloo"), or alone."""
+    """A command under horovodrun (`np` ranks by `launcher`, "mpi" or "gloo"), or alone.
+
+    `host` is where it is started, if not on this machine itself.
+    """
 
     def __init__(
         self,
@@ -46,14 +51,16 @@ class Job:
         launcher: str = "mpi",
         env: Mapping[str, str],
         timeout: float,
+        host: Host | None = None,
     ):
         horovodrun = [str(_BIN / "horovodrun"), "-np", str(np), f"--{launcher}"] if np else []
         self._word = uuid.uuid4().hex
         self._log = log
         self._deadline = time.monotonic() + timeout
         environ = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", **env, _MARK: self._word}
+        popen: Callable[..., subprocess.Popen[Any]] = host.popen if host else subprocess.Popen
         with log.open("w") as file:
-            self._process = subprocess.Popen(
+            self._process = popen(
                 [*horovodrun, *command],
                 cwd=ROOT,
                 env=environ,
@@ -155,9 +162,10 @@ def start(tmp_path_factory):
     """Start a job: `start(command, np=2, launcher="mpi", env={}, timeout=120)` -> `Job`."""
     jobs = []
 
-    def start(command, *, np=None, launcher="mpi", env=None, timeout=120.0):
+    def start(command, *, np=None, launcher="mpi", env=None, timeout=120.0, host=None):
         log = tmp_path_factory.mktemp("job") / "output"
-        job = Job(command, log=log, np=np, launcher=launcher, env=env or {}, timeout=timeout)
+        how = {"launcher": launcher, "env": env or {}, "timeout": timeout, "host": host}
+        job = Job(command, log=log, np=np, **how)
         jobs.append(job)
         return job
 
