@@ -294,9 +294,7 @@ class Run:
 
     def __enter__(self) -> Run:
         _Place.folder = self.folder.path
-        heartbeat.current().tell(
-            folder=str(self.folder.path.absolute()), stall_timeout=self.config.launch.stall_timeout
-        )
+        heartbeat.current().tell(stall_timeout=self.config.launch.stall_timeout)
         options = self.config.framework
         self.comm: Comm = adapters.start(
             options.name,
@@ -305,6 +303,9 @@ class Run:
             horovod=HorovodSettings(**{name: self.config.comm[name] for name in _KNOBS}),
         )
         _print_logs(self.comm.rank)
+        self.folder = self.folder.shared(self.comm)
+        _Place.folder = self.folder.path
+        heartbeat.current().tell(folder=str(_Place.folder.absolute()))
         return self
 
     def __exit__(self, kind: type | None, *_: Any) -> None:

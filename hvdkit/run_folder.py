@@ -1,6 +1,6 @@
 """A run's folder: what lies in it, how it is begun, gone on with, and summed up.
 
-Only rank 0 calls what writes.
+Only rank 0 calls what writes. Imports comm and the errors.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
 
 Status = Literal["completed", "interrupted", "failed"]
@@ -71,6 +72,17 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def shared(self, comm: Comm) -> RunFolder:
+        """Rank 0's folder, on every rank: a name with a time in it is each rank's own.
+
+        An empty one that another rank has made, as Hydra does, goes.
+        """
+        agreed = RunFolder(comm.broadcast_object(self.path))
+        if agreed != self:
+            with suppress(OSError):  # it holds something, or never was
+                self.path.rmdir()
+        return agreed
 
     @contextmanager
     def claim(self) -> Iterator[None]:

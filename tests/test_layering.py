@@ -30,9 +30,9 @@ LAYERS = (
     {"callbacks", "checkpoint", "data", "metrics", "tasks"},
     {"adapters"},
     {"launch", "optimizers", "strategies"},
-    {"gradients"},
+    {"gradients", "run_folder"},
     {"comm"},
-    {"run_folder", "schema", "tensors"},
+    {"schema", "tensors"},
     {"errors", "version"},
 )
 DEPTH = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}

@@ -182,11 +182,12 @@ def test_a_mistake_is_told_once(launched, tmp_path):
 
 def test_a_finished_job_is_told_plainly(launched, tmp_path):
     """Rank 0's lines as they are, and nothing of the launcher's own."""
-    job = launched(tmp_path, "trainer.num_epochs=1")
+    job = launched(tmp_path / "${now:%H-%M-%S.%f}", "trainer.num_epochs=1")
     assert job.wait() == 0
+    (folder,) = tmp_path.iterdir()  # whatever the time was on each rank
     assert re.match(r"torch on 2 workers: steps 0 to \d+, batch 64\n", job.output), job.output
     assert "<stdout>" not in job.output
-    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "completed"
+    assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
 
 
 def test_a_rank_that_sleeps_is_told_from_those_that_wait_for_it(launched, tmp_path):
