@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    programs = [["import_time.py"], ["trainer_cost.py"]]
+    programs = [["import_time.py"], ["trainer_cost.py"], ["launch_cost.py"]]
     for framework in ("torch", "tensorflow"):
         if importlib.util.find_spec(framework):
             programs.append(["step.py", "--framework", framework, *sys.argv[1:]])

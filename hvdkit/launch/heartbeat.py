@@ -82,10 +82,15 @@ class Heartbeat:
     # ---- the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._socket = self._connect()
-        while self._socket and not self._over.is_set():
-            self._beat()
-            self._obey()
+        self._socket = found = self._connect()
+        if found is None:
+            return
+        with found:
+            while not self._over.is_set():
+                self._beat()
+                self._obey()
+            with self._lock:
+                self._socket = None
 
     def _connect(self) -> socket.socket | None:
         hosts, _, port = self._address.rpartition(":")
@@ -115,7 +120,7 @@ class Heartbeat:
 
     def _send(self, message: dict[str, Any]) -> None:
         with self._lock, contextlib.suppress(OSError):  # `_obey` notices a launcher that is gone
-            if self._socket:
+            if self._socket is not None:
                 self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def _obey(self) -> None:

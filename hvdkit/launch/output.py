@@ -39,13 +39,13 @@ class Untagger:
     def close(self) -> None:
         """The stream has ended: give out what had no newline."""
         if self._rest:
-            self._line(self._rest)
+            self._line(self._rest, whole=False)
         for rank, text in self._open.items():
             if text:
                 self._listener(rank, text)
         self._rest, self._open = "", {}
 
-    def _line(self, line: str) -> None:
+    def _line(self, line: str, *, whole: bool = True) -> None:
         if self._labelled:
             match = _LABEL.match(line)
             self._listener(int(match[1]), line[match.end() :]) if match else self._own(line)
@@ -56,7 +56,7 @@ class Untagger:
             self._own(own)
         for rank, text in pieces:
             self._open[rank] = self._open.get(rank, "") + text
-        if pieces:  # the newline is the last piece's
+        if pieces and whole:  # the newline is the last piece's
             rank = pieces[-1][0]
             self._listener(rank, self._open.pop(rank))
 
