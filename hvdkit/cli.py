@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from hvdkit import __version__
+from hvdkit.bench.flags import add_bench
 from hvdkit.errors import HvdkitError
 
 FRAMEWORKS = ("torch", "tensorflow")
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add_doctor(commands)
     add_launch(commands)
     add_report(commands)
+    add_bench(commands)
     return top
 
 

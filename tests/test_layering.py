@@ -40,6 +40,11 @@ DEPTH = {room: depth for depth, layer in enumerate(LAYERS) for room in layer}
 ASIDE = {
     "cli": {"install", "bench", "report", "launch", "errors", "version"},
     "install": {"launch", "errors", "version"},
+    "bench": {
+        *("adapters", "callbacks", "comm", "errors", "gradients", "launch"),
+        "strategies",
+        "tensors",
+    },
     "models": {"errors"},
     "report": {"errors", "version"},
 }

@@ -21,6 +21,7 @@ from hvdkit.launch.environment import (
     export,
     take_devices,
 )
+from hvdkit.tensors import Ops
 
 FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "keras")}
 
@@ -76,3 +77,8 @@ def start(
     export(horovod or HorovodSettings(), job, threads=threads)
     module = importlib.import_module(f"hvdkit.adapters.{framework}")
     return module.start(job, threads=threads, precision=precision)
+
+
+def make_ops(framework: str) -> Ops:
+    """The framework's tensor operations, where this process computes."""
+    return importlib.import_module(f"hvdkit.adapters.{framework}.runtime").make_ops()

@@ -200,8 +200,7 @@ class Adapter(ABC):
             losses.append(self.backward(batch, last=i == len(microbatches) - 1))
         gradients = [self.strategy.gradient(bucket) for bucket in self.strategy.buckets]
         rows = [self.strategy.row_gradient(table) for table in self.strategy.tables]
-        # Last, because it is there long before: what a slow rank costs shows in its buckets.
-        agreed = pending.wait()
+        agreed = pending.wait()  # last, so that what a slow rank costs shows in its buckets
         parts = [*gradients, *(values for _, values in rows)]
         self.note_agreement(parts)
         something = agreed[0] > 0  # not so where every record of a batch was left out

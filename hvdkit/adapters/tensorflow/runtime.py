@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from hvdkit.adapters.base import COMPUTE_DTYPES, DTYPES
+from hvdkit.adapters.tensorflow.ops import TensorFlowOps
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.launch.environment import Job, ranks_exceed_cores
 
@@ -39,3 +40,7 @@ def use_dtype(dtype: str, *, compute: str | None = None) -> None:
     keras.config.set_floatx(dtype)
     # The first layer of a process fixes the policy of all later ones, whatever floatx becomes.
     keras.config.set_dtype_policy(f"mixed_{compute}" if compute else dtype)
+
+
+def make_ops() -> TensorFlowOps:
+    return TensorFlowOps()

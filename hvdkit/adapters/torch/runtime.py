@@ -6,6 +6,7 @@ import ctypes
 
 import torch
 
+from hvdkit.adapters.torch.ops import TorchOps
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.launch.environment import Job
 
@@ -23,6 +24,10 @@ def start(job: Job, *, threads: int, precision: str) -> Comm:
     if torch.cuda.is_available():
         torch.cuda.set_device(comm.local_rank)
     return comm
+
+
+def make_ops() -> TorchOps:
+    return TorchOps(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _keep_freed_memory() -> None:
