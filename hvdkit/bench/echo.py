@@ -5,8 +5,6 @@ Imports comm and tensors.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from hvdkit.comm import Comm, Done, Group
@@ -23,13 +21,12 @@ class EchoComm(Comm):
     """
 
     def __init__(self, size: int, ops: Ops):
-        self.rank, self.size, self.local_rank, self.local_size = 0, size, 0, 1
+        self.rank, self.size, self.local_rank, self.local_size, self.host = 0, size, 0, 1, 0
         self._ops = ops
-        self.sent: list[tuple[Collective, int]] = []
+        self.sent: list[tuple[Collective, float]] = []
 
     def _count(self, kind: Collective, x: Tensor) -> None:
-        itemsize = 2 if self._ops.dtype(x) == "bfloat16" else np.dtype(self._ops.dtype(x)).itemsize
-        self.sent.append((kind, math.prod(x.shape) * itemsize))
+        self.sent.append((kind, float(self._ops.nbytes(x))))
 
     def allreduce(self, x, *, name, op="sum", group=None):
         self._count("allreduce", x)

@@ -18,12 +18,10 @@ from hvdkit.errors import HvdkitError
 
 def under_launcher(command: Sequence[str], *, ranks: int, hosts: str | None = None) -> list[str]:
     """`command` on so many ranks."""
-    launcher = Path(sys.executable).parent / "horovodrun"
-    if not launcher.exists():
-        raise HvdkitError(
-            "horovodrun is not installed beside this Python: run hvdkit build-horovod"
-        )
-    return [str(launcher), "-np", str(ranks), *(["-H", hosts] if hosts else []), *command]
+    launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks)]
+    # What is measured goes on for a while without a step, and `run` has a time limit.
+    launch += ["--stall-timeout", "86400"]
+    return [*launch, *(["-H", hosts] if hosts else []), *command]
 
 
 def run(

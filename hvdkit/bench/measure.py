@@ -32,6 +32,7 @@ FORMAT = 1
 WARM_UP = 6  # steps of the first block of each kind; TensorFlow compiles in the first of them
 _SETTLE = 2  # steps at the start of each later block
 _REPEATS = 3
+_LATE = 10**6  # a step after any compression's warm-up
 PARTS = ("seconds", "input", "compute", "exposed", "update")
 # The number of ranks that encodings are timed for; what they cost on others lies on the line.
 ENCODED_FOR = (2, 4)
@@ -134,6 +135,7 @@ class Measure(Callback):
             "host": platform.node(),
             "versions": versions(adapter.framework),
             "messages": [[m.name, m.nbytes] for m in self._recorded.messages],
+            "bucket_mb": self._recorded.inner.bucket_mb,
         }
 
     def _communication(self, trainer: Trainer) -> float:
@@ -179,9 +181,11 @@ def _encode(adapter: Any, recorded: Recorded, node: Mapping[str, Any], ranks: in
 
     ops = adapter.ops
     comm = EchoComm(ranks, ops)
-    strategy = AllReduce(compression=instantiate(dict(node)))
-    plan = [list(bucket.names) for bucket in recorded.inner.buckets]
-    strategy.setup(adapter.parameters(), comm, ops, plan=plan)
+    strategy = AllReduce(compression=instantiate(dict(node)), bucket_mb=recorded.inner.bucket_mb)
+    strategy.setup(adapter.parameters(), comm, ops)
+    strategy.at_step(_LATE)
+    strategy.begin(unit=1.0)
+    measured_in = {name: b.index for b in recorded.inner.buckets for name in b.names}
     random = np.random.default_rng(0)
     encode, decode, wires = [], [], []
     for bucket in strategy.buckets:
@@ -195,11 +199,14 @@ def _encode(adapter: Any, recorded: Recorded, node: Mapping[str, Any], ranks: in
             middle = time.perf_counter()
             strategy.gradient(bucket)
             times.append((middle - start, time.perf_counter() - middle))
+            strategy.commit()
         best = min(times, key=sum)
         encode.append(best[0])
         decode.append(best[1])
         wires.append(list(comm.sent))
-    return {"ranks": ranks, "encode": encode, "decode": decode, "wires": wires}
+    # A bucket of this compression's own plan is ready when those measured are that hold its parts.
+    needs = [sorted({measured_in[n] for n in b.names}) for b in strategy.buckets]
+    return {"ranks": ranks, "encode": encode, "decode": decode, "wires": wires, "needs": needs}
 
 
 def _sum_rate(barrier: Callable[[], None]) -> float:

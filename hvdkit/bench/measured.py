@@ -94,10 +94,11 @@ def load(path: Path) -> dict[str, Any]:
 def work(measured: Mapping[str, Any], encoding: str, workers: int) -> Work:
     """The measured step as the cost model takes it, with a compression, on so many workers."""
     silent = measured["silent"] or measured["step"]
-    known = [i for i, (_, nbytes) in enumerate(measured["messages"]) if nbytes is not None]
+    few = measured["encodings"][encoding][0]
     costs = _costs(measured["encodings"][encoding], workers)
     messages = [
-        Message(ready=silent["ready"][i], **cost) for i, cost in zip(known, costs, strict=True)
+        Message(ready=max(silent["ready"][i] for i in needs), **cost)
+        for needs, cost in zip(few["needs"], costs, strict=True)
     ]
     return Work(
         compute=silent["input"] + silent["compute"],

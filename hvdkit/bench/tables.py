@@ -111,10 +111,7 @@ def step_table(measured: Mapping[str, Any]) -> Table:
     table.add_section()
     table.add_row("a step", *(f"{1e3 * measured[kind]['seconds']:.1f}" for kind in columns))
     low, high = (1e3 * value for value in measured["spread"])
-    table.caption = (
-        f"medians over steps, means over ranks; half of the steps took {low:.1f} to {high:.1f} ms"
-        "\nwhere a step is one graph (TensorFlow), an update under way during a wait counts as wait"
-    )
+    table.caption = f"medians; half of the steps took {low:.1f} to {high:.1f} ms"
     return table
 
 
@@ -135,6 +132,9 @@ def step_notes(measured: Mapping[str, Any]) -> list[str]:
     if measured.get("alone"):
         ratio = measured["alone"]["seconds"] / step["seconds"]
         notes.append(f"efficiency against one process alone with a rank's batch: {ratio:.0%}")
+    notes.append(
+        "where a step is one graph (TensorFlow), an update under way during a wait counts as wait"
+    )
     return notes
 
 
