@@ -12,6 +12,8 @@ from hvdkit.bench.measure import ENCODED_FOR, FORMAT, PARTS
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.cost import Collective, Message, Work
 
+_TIMES = ("encode", "decode")
+
 
 def summarize(runs: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]]) -> dict:
     """One result of several equal runs, and of several of one process alone.
@@ -113,21 +115,28 @@ def _costs(measured: Sequence[Mapping[str, Any]], workers: int) -> list[dict[str
     Seconds lie on a line in the number of ranks (a rank decodes what each other sent, or a
     share of what all sent), bytes on one in its inverse (a rank's share, or the same for all).
     """
-    few, many = (next(m for m in measured if m["ranks"] == n) for n in ENCODED_FOR)
+    by_ranks = {each["ranks"]: each for each in measured}
+    few, many = ENCODED_FOR[-2:]
+    if workers in by_ranks:
+        few = many = workers
+    low, high = by_ranks[few], by_ranks[many]
     found = []
-    for i, wires in enumerate(few["wires"]):
-        carried: list[tuple[Collective, float]] = []
-        for (kind, a), (_, b) in zip(wires, many["wires"][i], strict=True):
-            share = (a - b) / (1 / ENCODED_FOR[0] - 1 / ENCODED_FOR[1])
-            fixed = a - share / ENCODED_FOR[0]
-            carried.append((cast("Collective", kind), max(0.0, fixed + share / workers)))
-        slope = {n: _slope(few[n][i], many[n][i]) for n in ("encode", "decode")}
-        extra = workers - ENCODED_FOR[0]
-        seconds = {n: max(0.0, few[n][i] + extra * slope[n]) for n in slope}
-        found.append({"wires": tuple(carried), **seconds})
+    for i, wires in enumerate(low["wires"]):
+        carried = tuple(
+            (cast("Collective", kind), _inverse(few, a, many, b, workers))
+            for (kind, a), (_, b) in zip(wires, high["wires"][i], strict=True)
+        )
+        seconds = {n: _line(few, low[n][i], many, high[n][i], workers) for n in _TIMES}
+        found.append({"wires": carried, **seconds})
     return found
 
 
-def _slope(a: float, b: float) -> float:
-    """Of the line through both; 0 where the second is no longer, which is noise."""
-    return max(0.0, (b - a) / (ENCODED_FOR[1] - ENCODED_FOR[0]))
+def _line(few: int, a: float, many: int, b: float, workers: int) -> float:
+    """Through (few, a) and (many, b); level where the second is no longer, which is noise."""
+    return a + max(0.0, b - a) * (workers - few) / max(1, many - few)
+
+
+def _inverse(few: int, a: float, many: int, b: float, workers: int) -> float:
+    """fixed + share / workers, through both."""
+    share = (a - b) / (1 / few - 1 / many) if few != many else 0.0
+    return max(0.0, a + share * (1 / workers - 1 / few))
