@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from hvdkit.errors import HvdkitError
+from hvdkit.launch.hosts import expand_counts
 from hvdkit.schema import at_least, positive
 
 # rank, size, local rank, local size; Horovod's own come first because its Gloo launcher
@@ -31,9 +32,10 @@ HOST_SLOTS, DEVICES = "HVDKIT_HOST_SLOTS", "HVDKIT_DEVICES"
 
 @dataclass(frozen=True)
 class Job:
-    """One process's place in its job; `launcher` is "gloo", "mpi", or "none" outside of one.
+    """One process's place in its job.
 
-    `host_slots` counts the ranks that this host has room for, where other jobs' are among them.
+    `launcher` is "gloo", "mpi", "srun", or "none" outside of one. `host_slots` counts the ranks
+    that this host has room for, where other jobs' are among them.
     """
 
     launcher: str = "none"
@@ -56,7 +58,21 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
         if names[1] in environ:
             job = Job(launcher, *(int(environ[name]) for name in names))
             return replace(job, host_slots=host_slots)
+    # Slurm's own variables are in a batch script too; PMIx's are only in a rank.
+    if "PMIX_RANK" in environ and "SLURM_STEP_NUM_TASKS" in environ:
+        return replace(_srun_job(environ), host_slots=host_slots)
     return Job(host_slots=host_slots)
+
+
+def _srun_job(environ: Mapping[str, str]) -> Job:
+    tasks = expand_counts(environ["SLURM_STEP_TASKS_PER_NODE"])
+    return Job(
+        "srun",
+        rank=int(environ["PMIX_RANK"]),
+        size=int(environ["SLURM_STEP_NUM_TASKS"]),
+        local_rank=int(environ["SLURM_LOCALID"]),
+        local_size=tasks[int(environ["SLURM_NODEID"])],
+    )
 
 
 def status_of(code: int) -> int:

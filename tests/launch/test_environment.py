@@ -33,6 +33,16 @@ GLOO = {
     "HOROVOD_LOCAL_RANK": "0",
     "HOROVOD_LOCAL_SIZE": "1",
 }
+# What `srun --mpi=pmix` gives rank 3 of 5, the first of a node that has two.
+SRUN = {
+    "PMIX_RANK": "3",
+    "SLURM_PROCID": "3",
+    "SLURM_NTASKS": "5",
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_TASKS": "5",
+    "SLURM_STEP_TASKS_PER_NODE": "3,2",
+}
 YIELD = "OMPI_MCA_mpi_yield_when_idle"
 
 
@@ -53,6 +63,10 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         (GLOO, Job("gloo", 2, 3, 0, 1)),
         # A Gloo job started from inside an MPI or Slurm allocation.
         ({**MPI, **GLOO}, Job("gloo", 2, 3, 0, 1)),
+        (SRUN, Job("srun", 3, 5, 0, 2)),
+        ({**SRUN, **MPI}, Job("mpi", 3, 4, 1, 2)),
+        # A batch script is no rank, though Slurm counts it as one.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}, Job()),
         # Settings that Horovod reads are no launcher.
         ({"HOROVOD_CYCLE_TIME": "1"}, Job("none", 0, 1, 0, 1)),
     ],
