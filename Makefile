@@ -33,7 +33,7 @@ ifeq ($(filter $(FRAMEWORK),$(chosen)),)
 $(error FRAMEWORK=$(FRAMEWORK) is not in this environment, which is for "$(FRAMEWORKS)". To have both: make setup FRAMEWORKS="torch tensorflow")
 endif
 
-.PHONY: help setup train test test-fast test-packages lint format soak bench doctor clean
+.PHONY: help setup train test test-fast image-test image-test-gpu test-gpu test-packages lint format soak bench doctor clean
 
 help: ## Print this manual
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,11 +65,11 @@ train: setup ## Train the digits recipe on NP ranks (FRAMEWORK, ARGS)
 	horovodrun -np $(NP) python recipes/vision.py framework=$(FRAMEWORK) $(ARGS)
 
 test: lint ## Run everything: lint, types, unit tests, then tests on real ranks
-	$(python) -m pytest -m 'not launch and not soak'
+	$(python) -m pytest -m 'not launch and not soak and not image and not gpu'
 	$(python) -m pytest -m 'launch and not soak'
 
 test-fast: setup ## Run the tests that start no ranks and no build (under a minute)
-	$(python) -m pytest -m 'not launch and not soak and not system'
+	$(python) -m pytest -m 'not launch and not soak and not system and not image and not gpu'
 
 # Installed, and not removed with its settings left behind, is what `ii` means.
 test-packages: ## (root) Install the system programs that some tests need (again: at once)
@@ -86,6 +86,16 @@ test-packages: ## (root) Install the system programs that some tests need (again
 	  apt-get update --quiet; \
 	  apt-get install --quiet --yes --no-install-recommends $$absent; \
 	fi
+
+# Not part of `make test`: minutes, gigabytes, root.
+image-test: setup ## (root) Build the container image and run it: doctor, training, SIGTERM, ssh
+	$(python) -m pytest -m image --timeout 1500 tests/image --ignore tests/image/test_gpu_image.py
+
+image-test-gpu: setup ## (root) Build the GPU image of torch, which needs no GPU but CUDA 13's nvcc
+	$(python) -m pytest -m image --timeout 2400 tests/image/test_gpu_image.py
+
+test-gpu: setup ## Run what needs an NVIDIA GPU (fails without one): NCCL, AMP, torch.compile
+	$(python) -m pytest -m gpu tests/gpu
 
 lint: setup ## Check style, formatting and types
 	ruff check .
