@@ -114,7 +114,8 @@ def _without_heartbeat(
     for pattern, remedy in _REASONS:
         if match := re.search(pattern, noise):
             return f"the job did not start: {remedy.format(*match.groups())}"
-    if tails.ranks:  # a program of its own kind has said what it had to say
+    # A program of its own kind has said what it had to say; mpirun does not always name its rank.
+    if tails.ranks or "returned\na non-zero exit code" in noise:
         return f"{request.program[0]} ended with exit status {status}"
     said = "\n".join(f"  | {line}" for line in noise.splitlines() if line.strip())
     return f"the job did not start (exit status {status}); {request.launcher} says:\n{said}"
