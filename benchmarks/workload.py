@@ -69,28 +69,40 @@ class Contender:
     """One way of training: `step(i)` makes update i; `barrier` waits for the other ranks.
 
     `loss()` is this rank's mean loss since it was last asked, `weights()` the trained arrays.
+    One that owns its loop has `run(warm_up, steps)` instead of steps, which gives the seconds of
+    the timed ones and the mean loss of both parts.
     """
 
-    step: Callable[[int], Any]
+    step: Callable[[int], Any] | None
     barrier: Callable[[], Any]
     loss: Callable[[], float]
     weights: Callable[[], list[np.ndarray]]
+    run: Callable[[int, int], tuple[list[float], list[float]]] | None = None
 
 
 def measure(contender: Contender, *, steps: int, out: Path) -> None:
     """Warm up, time `steps` steps one by one, and write `rank-N.json` into `out`."""
     rank, size = rank_and_size()
-    for i in range(WARM_UP):
-        contender.step(i)
-    before = contender.loss()
-    contender.barrier()
-    seconds = []
-    for i in range(WARM_UP, WARM_UP + steps):
-        start = time.perf_counter()
-        contender.step(i)
-        seconds.append(time.perf_counter() - start)
-    after = contender.loss()
+    seconds, losses = (contender.run or _timed(contender))(WARM_UP, steps)
     contender.barrier()
     checksum = float(sum(np.abs(array, dtype=np.float64).sum() for array in contender.weights()))
-    result = {"size": size, "seconds": seconds, "loss": [before, after], "checksum": checksum}
+    result = {"size": size, "seconds": seconds, "loss": losses, "checksum": checksum}
     (out / f"rank-{rank}.json").write_text(json.dumps(result))
+
+
+def _timed(contender: Contender) -> Callable[[int, int], tuple[list[float], list[float]]]:
+    """The loop around a contender's steps."""
+
+    def run(warm_up: int, steps: int) -> tuple[list[float], list[float]]:
+        for i in range(warm_up):
+            contender.step(i)
+        before = contender.loss()
+        contender.barrier()
+        seconds = []
+        for i in range(warm_up, warm_up + steps):
+            start = time.perf_counter()
+            contender.step(i)
+            seconds.append(time.perf_counter() - start)
+        return seconds, [before, contender.loss()]
+
+    return run
