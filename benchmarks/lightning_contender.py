@@ -10,6 +10,7 @@ import warnings
 import lightning
 import numpy as np
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset
 from workload import Contender, rank_and_size
@@ -62,6 +63,8 @@ def contender(name: str, model: torch.nn.Module, data, sgd) -> Contender:
             accelerator="cpu",
             strategy="ddp",
             devices=size,
+            # Not found out: asking mpi4py ends a process that MPI's launcher has not started.
+            plugins=[LightningEnvironment()],
             max_steps=warm_up + steps,
             callbacks=[stamps],
             logger=False,

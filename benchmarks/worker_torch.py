@@ -100,9 +100,12 @@ def fabric(name: str, model: torch.nn.Module) -> Contender:
     """Lightning Fabric's loop, with its DDP strategy."""
     import torch.distributed as dist
     from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
 
     _, size = rank_and_size()
-    lightning = Fabric(accelerator="cpu", devices=size, strategy="ddp")
+    # Left to itself it asks mpi4py, which ends a process that no launcher of MPI's has started.
+    environment = LightningEnvironment()
+    lightning = Fabric(accelerator="cpu", devices=size, strategy="ddp", plugins=[environment])
     lightning.launch()
     model, optimizer = lightning.setup(model, _sgd(model, name))
     torch.set_num_threads(1)
