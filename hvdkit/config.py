@@ -36,6 +36,7 @@ from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.options import SCHEMAS
+from hvdkit.options.run import check_reduction
 from hvdkit.run_folder import RunFolder, Summary, folder_name
 from hvdkit.schema import check_node, nearest
 from hvdkit.trainer import Every, Trainer
@@ -50,9 +51,9 @@ _GROUPS = (
     "model",
     "optimizer",
     "schedule",
+    "comm",
     "strategy",
     "compression",
-    "comm",
     "trainer",
     "callbacks",
     "launch",
@@ -145,6 +146,7 @@ def check(config: DictConfig) -> None:
         if not isinstance(plain.get(group), dict):
             raise HvdkitError(f"the config has no {group}: choose one with {group}=NAME")
         _check_group(group, plain[group])
+    check_reduction(plain["strategy"], plain["compression"])
     trainer, data = plain["trainer"], plain["data"]
     _exactly_one("trainer", trainer, "num_steps", "num_epochs")
     _exactly_one("data", data, "batch_size", "batch_size_per_worker")

@@ -52,8 +52,11 @@ class Ops(Protocol):
 
     def abs(self, x: Tensor) -> Tensor: ...
 
-    def round(self, x: Tensor) -> Tensor:
-        """To the nearest whole number, and to the even one from half way."""
+    def round(self, x: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """To the nearest whole number, and to the even one from half way; `out` as elsewhere."""
+
+    def multiply(self, x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """`x * y`, whose shape is that of `x`; `out` as in `add_scaled`."""
 
     def sqrt(self, x: Tensor) -> Tensor: ...
 
@@ -212,8 +215,11 @@ class NumpyOps:
     def abs(self, x):
         return np.abs(x)
 
-    def round(self, x):
+    def round(self, x, *, out=None):
         return np.rint(x)
+
+    def multiply(self, x, y, *, out=None):
+        return x * y
 
     def sqrt(self, x):
         return np.sqrt(x)

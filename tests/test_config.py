@@ -71,6 +71,7 @@ def test_values_that_do_not_go_together_are_refused(override, says):
         ("model.hidden=[8,0]", ["model.hidden=[8, 0] must be above 0"]),
         ("data=arrays", ["data.source.path has no value", "data.source.path=..."]),
         ("data.source.test_fraction=1.0", ["data.source.test_fraction=1.0 must be"]),
+        ("comm.chunk_mb=0", ["comm.chunk_mb=0 must be above 0"]),
         ("comm.cycle_time_ms=0", ["comm.cycle_time_ms=0 must be above 0"]),
         ("schedule.scale_lr=cubic", ["schedule.scale_lr='cubic'", "none, linear, sqrt"]),
         ("framework.threads=0", ["framework.threads=0 must be at least 1"]),
@@ -83,6 +84,17 @@ def test_a_mistake_is_explained(override: str, says: list[str]) -> None:
     for words in says:
         assert words in message
     assert "HYDRA_FULL_ERROR" not in message
+
+
+@pytest.mark.parametrize("compression", ["fp16", "bf16", "int8", "topk", "powersgd"])
+def test_a_strategy_says_which_compressions_it_cannot_do_with(compression: str) -> None:
+    said = complaint("strategy=adasum", f"compression={compression}")
+    assert "strategy=adasum compares whole gradients" in said
+    if compression == "powersgd":
+        said = complaint("strategy=hierarchical", f"compression={compression}")
+        assert "strategy=hierarchical shares each bucket out" in said
+    else:
+        check(composed("strategy=hierarchical", f"compression={compression}"))
 
 
 def test_both_batch_sizes_are_one_too_many() -> None:

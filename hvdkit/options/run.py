@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hvdkit.errors import HvdkitError
 from hvdkit.gradients.compression import (
     BF16Compression,
     FP16Compression,
@@ -72,6 +73,11 @@ class AllReduceOptions:
     chunk_mb: float | None = positive(default=None)
 
 
+@dataclass(kw_only=True)
+class AdasumOptions:
+    bucket_mb: float = positive()
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommOptions(HorovodSettings):
     """`comm`: our buckets and messages, and Horovod's own knobs."""
@@ -123,6 +129,31 @@ class NoOptions:
     pass
 
 
+# Strategies that cannot do with some compressions: which ones, and why not.
+_UNFIT = {
+    "hvdkit.strategies.Adasum": (
+        ("FP16", "BF16", "Int8", "TopK", "PowerSGD"),
+        "compares whole gradients, which are sent as they are",
+    ),
+    "hvdkit.strategies.Hierarchical": (
+        ("PowerSGD",),
+        "shares each bucket out among a host's ranks, and powersgd needs whole matrices",
+    ),
+}
+
+
+def check_reduction(strategy: dict[str, Any], compression: dict[str, Any]) -> None:
+    """Raise `HvdkitError` for a strategy that cannot do with a compression."""
+    kinds, reason = _UNFIT.get(strategy.get("_target_", ""), ((), ""))
+    module, _, kind = str(compression.get("_target_", "")).rpartition(".")
+    if module == "hvdkit.gradients.compression" and kind.removesuffix("Compression") in kinds:
+        name = str(strategy["_target_"]).rpartition(".")[2].lower()
+        raise HvdkitError(
+            f"strategy={name} {reason}: choose another compression (none goes with everything), "
+            "or strategy=allreduce"
+        )
+
+
 SCHEMAS: dict[str, type] = {
     "framework": FrameworkOptions,
     "data": DataOptions,
@@ -132,6 +163,8 @@ SCHEMAS: dict[str, type] = {
     "hvdkit.adapters.torch.TorchAdapter": TorchOptions,
     "hvdkit.adapters.tensorflow.TensorFlowAdapter": TensorFlowOptions,
     "hvdkit.strategies.AllReduce": AllReduceOptions,
+    "hvdkit.strategies.Hierarchical": AllReduceOptions,
+    "hvdkit.strategies.Adasum": AdasumOptions,
     "hvdkit.optimizers.SGD": SGD,
     "hvdkit.optimizers.Adam": Adam,
     "hvdkit.optimizers.AdamW": AdamW,

@@ -94,7 +94,7 @@ class AllReduce(Strategy):
         return self.compression.phase(step)
 
     def begin(self, *, unit: Tensor | float) -> None:
-        self.compression.unit = unit
+        self.compression.begin(unit=unit)
 
     def bucket_ready(self, bucket: Bucket, flat: Tensor) -> None:
         compression = self._compression(bucket)

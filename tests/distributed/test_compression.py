@@ -109,7 +109,9 @@ def test_both_frameworks_send_what_the_reference_sends(on_ranks, reference, fram
             if step == BAD:
                 assert not np.isfinite(got.sum())
                 continue
-            np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+            # Horovod adds halves in another order.
+            bound = 4e-3 * np.abs(wanted).max() if name == "fp16" else 1e-9
+            np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=bound)
         for got, wanted in zip(found["residual"], expected["residual"], strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
 

@@ -56,7 +56,7 @@ class Ranked:
 
     def reduce(self, gradient: np.ndarray, *, unit: float = 1.0, count: bool = True) -> np.ndarray:
         """One step: the sum over ranks; then it counts, or is skipped."""
-        self.compression.unit = unit
+        self.compression.begin(unit=unit)
         padding = np.zeros(self.bucket.size - self.numel, gradient.dtype)
         flat = self.ops.array(np.concatenate([gradient, padding]))
         total = self.ops.numpy(self.compression.reduce(flat, key="bucket.0").wait())

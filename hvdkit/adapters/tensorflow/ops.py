@@ -39,8 +39,11 @@ class TensorFlowOps:
     def abs(self, x):
         return tf.abs(x)
 
-    def round(self, x):
+    def round(self, x, *, out=None):
         return tf.round(x)
+
+    def multiply(self, x, y, *, out=None):
+        return x * y
 
     def sqrt(self, x):
         return tf.sqrt(x)

@@ -48,8 +48,11 @@ class TorchOps:
     def abs(self, x):
         return torch.abs(x)
 
-    def round(self, x):
-        return torch.round(x)
+    def round(self, x, *, out=None):
+        return torch.round(x, out=out)
+
+    def multiply(self, x, y, *, out=None):
+        return torch.mul(x, y, out=out)
 
     def sqrt(self, x):
         return torch.sqrt(x)

@@ -56,13 +56,8 @@ class Part:
 
 
 class Compression(ABC):
-    """An encoding of gradients.
+    """An encoding of gradients."""
 
-    `unit` says how many times the true gradient what `reduce` is given is: gradients come
-    multiplied by the loss scale and divided by the batch's usual count.
-    """
-
-    unit: Any = 1.0
     divisible = True  # whether any part of a bucket may be reduced by itself
 
     def takes(self, param: ParamSpec) -> bool:
@@ -85,6 +80,10 @@ class Compression(ABC):
         """What differs in the shape of step `step`, for a compiled one."""
         return None
 
+    def begin(self, *, unit: Tensor | float) -> None:  # noqa: B027 - most take gradients as they are
+        """A step begins, whose gradients are `unit` times the true ones: multiplied by the loss
+        scale and divided by the batch's usual count."""
+
     def reduce(self, flat: Tensor, *, key: str) -> Staged:
         """Start summing `flat` over the ranks; the handle gives the sum in `flat`'s dtype.
 
@@ -101,7 +100,7 @@ class Compression(ABC):
         """The step counts: what it left to send is kept for the next."""
 
     def rollback(self) -> None:  # noqa: B027
-        """The step is skipped: all is as before it."""
+        """The step is skipped: all is as before it. A graph has both branches, in any order."""
 
     def state(self) -> dict[str, np.ndarray]:
         """What all ranks hold alike and a checkpoint must keep."""
@@ -142,11 +141,15 @@ class ErrorFeedback(Compression):
         self._residual: dict[str, Variable] = {
             part.key: ops.variable(np.zeros(part.size), part.bucket.dtype) for part in parts
         }
+        self.begin(unit=1.0)
+
+    def begin(self, *, unit):
+        self._unit = unit
         self._after: list[tuple[Variable, Tensor]] = []
 
     def _owed(self, flat: Tensor, residual: Tensor) -> Tensor:
         """The true gradient and what is left of earlier ones."""
-        return self.ops.add_scaled(residual, flat, self._typed(1 / self.unit, flat))
+        return self.ops.add_scaled(residual, flat, self._typed(1 / self._unit, flat))
 
     def _typed(self, number: Any, like: Tensor) -> Any:
         """A number that may be multiplied with tensors of the dtype of `like`."""
@@ -159,10 +162,6 @@ class ErrorFeedback(Compression):
     def commit(self):
         for variable, value in self._after:
             self.ops.replace(variable, value)
-        self._after = []
-
-    def rollback(self):
-        self._after = []
 
     def residuals(self):
         flats: dict[str, np.ndarray] = {}

@@ -77,7 +77,7 @@ class PowerSGDCompression(ErrorFeedback):
 
     def stages(self, flat, key):
         ops, comm, matrices = self.ops, self.comm, self._matrices[key]
-        unit = self._typed(self.unit, flat)
+        unit = self._typed(self._unit, flat)
         owed = self._owed(flat, ops.read(self._residual[key]))
         wholes = [matrix.of(owed, ops) for matrix in matrices]
         # Both are kept as rows, each of which is a column of the paper's.
@@ -104,7 +104,7 @@ class PowerSGDCompression(ErrorFeedback):
         if padding:
             products.append(ops.zeros((padding,), ops.dtype(flat)))
         total = products[0] if len(products) == 1 else ops.concat(products)
-        applied = self._typed(-1 / (comm.size * self.unit), flat)
+        applied = self._typed(-1 / (comm.size * self._unit), flat)
         self._keep(self._residual[key], ops.add_scaled(owed, total, applied, out=owed))
         return total
 

@@ -62,7 +62,7 @@ class TopKCompression(ErrorFeedback):
         owed = self._owed(flat, ops.read(self._residual[key]))
         index, values = self._largest(owed)
         places = comm.all_gather(ops.cast(index, "int32"), name=f"{key}.places")
-        sent = comm.all_gather(values * self._typed(self.unit, flat), name=f"{key}.values")
+        sent = comm.all_gather(values * self._typed(self._unit, flat), name=f"{key}.values")
         self._keep(self._residual[key], ops.zero_at(owed, index))
         places = yield places
         return ops.histogram(places, (yield sent), size)
