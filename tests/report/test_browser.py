@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,3 +247,20 @@ def test_a_printed_page_has_the_curves(browser: Browser, page: Path) -> None:
     assert set(widths) == {640}
     assert len(browser.command("Page.printToPDF")["data"]) > 10_000
     browser.command("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.soak
+def test_sixty_runs_of_ten_thousand_points_open_quickly(browser: Browser, tmp_path: Path) -> None:
+    for number in range(60):
+        folder = tmp_path / "sweep" / str(number)
+        job(folder, 0.5 + number / 200, lr=number % 10, width=number // 10)
+        written(folder, curve(10_000, scale=1 + number))
+    start = time.monotonic()
+    page = made(tmp_path / "sweep")
+    assert time.monotonic() - start < 60
+    assert page.stat().st_size < 5e6
+    start = time.monotonic()
+    browser.open(page)
+    assert time.monotonic() - start < 30
+    assert browser.run(DRAWN)[0][1] == 60
+    assert browser.complaints() == []
