@@ -66,7 +66,7 @@ def _folder(path: Path) -> Path:
 
 
 def _jobs(path: Path) -> list[Path]:
-    """The run folders directly below `path`, 2 before 10."""
+    """The run folders directly below `path`, 2 before 10 and 0.01 before 0.1."""
     try:
         below = [child for child in path.iterdir() if child.is_dir()]
     except OSError as error:
@@ -87,9 +87,9 @@ def is_sweep(path: Path, jobs: Sequence[Path]) -> bool:
     return marked or all(job.name.isdigit() for job in jobs)
 
 
-def _natural(path: Path) -> tuple[tuple[int, int | str], ...]:
-    parts = re.findall(r"\d+|\D+", path.name)
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts)
+def _natural(path: Path) -> tuple[tuple[int, float | str], ...]:
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", path.name)
+    return tuple((0, float(part)) if part[0].isdecimal() else (1, part) for part in parts)
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:

@@ -22,6 +22,8 @@ from hvdkit.report.reading import Run
 OBJECTIVES = (*HIGHER_IS_BETTER, "eval/loss", "train/loss")
 # An Optuna sweep's study, beside its jobs.
 STORAGES = ("optuna.db", "optuna.journal")
+# Of fewer complete trials nothing is said.
+_FEWEST_TRIALS = 4
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,20 @@ def _rename(sweep: Sweep) -> None:
     """Call each job by its number, if its folder has one, and by what it was given."""
     names = []
     for run, values in zip(sweep.runs, sweep.values, strict=True):
-        said = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
+        said = ", ".join(f"{k.rpartition('.')[2]}={_short(v)}" for k, v in values.items())
         job = number(run)
         names.append(": ".join(filter(None, ["" if job is None else str(job), said])))
     for run, name in zip(sweep.runs, names, strict=True):
         if name and names.count(name) == 1:
             run.name = name
+
+
+def _short(value: str) -> str:
+    """A number that was drawn has twelve digits, of which a name needs four."""
+    try:
+        return value if len(value) <= 8 else f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def varied(runs: Sequence[Run]) -> list[str]:
@@ -172,7 +182,9 @@ def of_study(sweep: Sweep) -> Importance | None:
         except Exception as error:  # whatever a file that is no storage makes of the reader
             sweep.notes.append(f"{path.name} could not be read: {str(error).splitlines()[0]}")
             return None
-        _judge_as(sweep, study)
+        finished = _judge_as(sweep, study)
+        if finished < _FEWEST_TRIALS:
+            return None
         try:
             shares = optuna.importance.get_param_importances(
                 study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
@@ -200,8 +212,11 @@ def _study(optuna: Any, path: Path) -> Any:
     return optuna.load_study(study_name=None, storage=storage)
 
 
-def _judge_as(sweep: Sweep, study: Any) -> None:
-    """Take from the study what it judges by, and which jobs it ended early."""
+def _judge_as(sweep: Sweep, study: Any) -> int:
+    """Take from the study what it judges by, and which jobs it ended early.
+
+    Gives the number of complete trials.
+    """
     sweep.maximize = study.direction.name == "MAXIMIZE"
     if metric := study.user_attrs.get("search", {}).get("metric"):
         sweep.objective = metric.replace(".", "/").replace("train_loss", "train/loss")
@@ -213,3 +228,4 @@ def _judge_as(sweep: Sweep, study: Any) -> None:
     states = Counter(trial.state.name.lower() for trial in trials)
     said = ", ".join(f"{count} {state}" for state, count in states.items())
     sweep.notes.append(f"Optuna's study has {len(trials)} trials: {said}.")
+    return states["complete"]

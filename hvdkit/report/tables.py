@@ -6,6 +6,7 @@ May import `hvdkit.report` modules that read; nothing that draws.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -299,12 +300,16 @@ def jobs(sweep: Sweep) -> Table:
         top = sweep.best()
         cells = [Cell(shown(v), v, i == top) for i, v in enumerate(sweep.results())]
         columns.append((Column(TITLES.get(sweep.objective, sweep.objective), True), cells))
-    return _table(f"{len(sweep.runs)} jobs of {sweep.path.name}", columns)
+    last = len(columns) - 1
+    essential = (0, last - 1, last) if sweep.objective else (0, last)
+    return _table(f"{len(sweep.runs)} jobs of {sweep.path.name}", columns, essential)
 
 
 def _job(run: Run) -> str:
+    """A job's number, or what tells its folder from others that are named after its values."""
     job = job_number(run)
-    return run.path.name if job is None else str(job)
+    digest = re.search(r"_([0-9a-f]{8})$", run.path.name)
+    return str(job) if job is not None else digest[1] if digest else run.path.name
 
 
 def _number_in(text: str) -> float | None:

@@ -112,7 +112,7 @@ def _chosen(table: tables.Table, widths: Sequence[int], available: int) -> list[
     chosen: list[int] = []
     used = 0
     for index in order:
-        if chosen and used + widths[index] + _GAP > available:
+        if chosen and used + widths[index] > available:
             continue
         chosen.append(index)
         used += widths[index] + _GAP

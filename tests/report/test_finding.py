@@ -8,6 +8,7 @@ import pytest
 
 from hvdkit.errors import HvdkitError
 from hvdkit.report.finding import find, unique_names
+from hvdkit.report.tables import jobs
 from tests.report.folders import curve, job, written
 
 
@@ -40,6 +41,15 @@ def test_a_sweeps_jobs_are_named_by_what_they_were_given(tmp_path: Path) -> None
     assert [run.name for run in found.runs] == ["0: lr=0.1", "1: lr=0.2", "2: lr=", "10: lr=0.3"]
     assert [run.status for run in found.runs][2] == "empty"
     assert "Of 4 jobs, not completed: 1 empty." in sweep.notes
+
+
+def test_jobs_in_folders_named_after_values_are_named_by_what_varies(tmp_path: Path) -> None:
+    (tmp_path / "sweep.lock").touch()
+    for lr in ("0.123456789012", "0.01"):
+        job(tmp_path / f"lr-{lr}_steps-60_a6f93e89", 0.5, optimizer__lr=lr, steps=60)
+    found = find([tmp_path])
+    assert [run.name for run in found.runs] == ["lr=0.01", "lr=0.1235"]
+    assert [row[0].text for row in jobs(found.sweeps[0]).rows] == ["a6f93e89", "a6f93e89"]
 
 
 def test_jobs_of_two_sweeps_are_told_apart(tmp_path: Path) -> None:

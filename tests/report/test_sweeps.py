@@ -77,7 +77,7 @@ def test_too_little_to_judge_by_is_no_importance(
 
 
 # A database takes its time over each trial.
-@pytest.mark.parametrize(("storage", "trials"), [("optuna.db", 4), ("optuna.journal", 12)])
+@pytest.mark.parametrize(("storage", "trials"), [("optuna.db", 5), ("optuna.journal", 12)])
 def test_a_studys_importance_and_direction_are_optunas(
     tmp_path: Path, storage: str, trials: int
 ) -> None:
