@@ -11,13 +11,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from namespaces import Host
 
 HERE = Path(__file__).parent
 # What a shell might carry over and one contender would then have and another not.
-_DROPPED = ("HOROVOD_", "OMPI_", "PMIX_", "TF_CONFIG", "RANK", "WORLD_SIZE", "MASTER_")
+_DROPPED = (
+    "HOROVOD_",
+    "OMPI_",
+    "PMIX_",
+    "TF_CONFIG",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_",
+)
 
 
 class ContenderFailed(SystemExit):
@@ -34,7 +45,7 @@ def run(
     with tempfile.TemporaryDirectory() as out:
         worker = HERE / f"worker_{framework}.py"
         python = [sys.executable, str(worker), contender, model, str(steps), out]
-        if contender in ("horovod", "hvdkit"):
+        if contender.partition(":")[0] in ("horovod", "hvdkit"):
             commands = [(["horovodrun", "-np", str(ranks), *python], {})]
         elif contender == "single":
             commands, ranks = [(python, {})], 1
@@ -48,6 +59,45 @@ def run_program(program: list[str], *, ranks: int, timeout: float) -> list[dict]
     with tempfile.TemporaryDirectory() as out:
         command = ["horovodrun", "-np", str(ranks), sys.executable, *program, out]
         return _measured([(command, {})], " ".join(program), Path(out), ranks, timeout)
+
+
+def run_on_hosts(
+    hosts: Sequence[Host], contender: str, model: str, *, a_host: int, steps: int, timeout: float
+) -> list[dict]:
+    """Run a torch contender once on `a_host` ranks of each host; hvdkit's by `hvdkit launch`."""
+    with tempfile.TemporaryDirectory() as out:
+        python = [sys.executable, str(HERE / "worker_torch.py"), contender, model, str(steps), out]
+        ranks = len(hosts) * a_host
+        if contender.partition(":")[0] == "hvdkit":
+            places = ",".join(f"{host.name}:{a_host}" for host in hosts)
+            launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks), "-H", places]
+            commands = [(hosts[0].command([*launch, *python], cwd=HERE.parent), {})]
+        else:
+            commands = [
+                (hosts[rank // a_host].command(python, cwd=HERE.parent), extra)
+                for rank, extra in enumerate(_on_hosts(hosts, a_host))
+            ]
+        try:
+            return _measured(commands, f"{contender} on {model}", Path(out), ranks, timeout)
+        finally:
+            for process in (p for host in hosts for p in host.processes()):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+
+def _on_hosts(hosts: Sequence[Host], a_host: int) -> list[dict[str, str]]:
+    ranks = len(hosts) * a_host
+    return [
+        {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank % a_host),
+            "WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": hosts[0].address,
+            "MASTER_PORT": "29400",
+            "GLOO_SOCKET_IFNAME": "eth0",
+        }
+        for rank in range(ranks)
+    ]
 
 
 def _measured(
@@ -74,6 +124,7 @@ def _environments(contender: str, ranks: int) -> list[dict[str, str]]:
     for rank in range(ranks):
         extra = {
             "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
             "WORLD_SIZE": str(ranks),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(ports[0]),

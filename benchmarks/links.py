@@ -1,43 +1,44 @@
-"""Step time between hosts with a slow link, printed as ratios to torch's DDP over gloo.
+"""Step time over a slow network, beside torch DDP over the same one.
 
-    python benchmarks/links.py [--rate 1gbit] [--hosts 2] [--ranks-per-host 1]
+    python benchmarks/links.py [--rate 1gbit] [--a-host 1] [--rounds 5]
 
-The hosts are network namespaces (`namespaces.py`; root). Contenders take turns, as in step.py;
-the bytes that hvdkit says it sent are printed beside those that left through the host's card.
+Two hosts (network namespaces, namespaces.py; it needs root) on links of `--rate` of tc. As in
+step.py contenders take turns round by round, with the same model, batches and threads. hvdkit's
+compressed runs are set against DDP in fp32, its fp16 and bf16 against DDP's fp16 hook as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
+import launching
 import machine
-from namespaces import Host, hosts
+from namespaces import hosts
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from step import check_same_weights, step_ms
 from workload import MODELS
 
-HERE = Path(__file__).parent
-ALONE = [
-    "ddp",
-    "ddp_fp16",
-    "hvdkit",
-    "hvdkit_fp16",
-    "hvdkit_bf16",
-    "hvdkit_int8",
-    "hvdkit_topk",
-    "hvdkit_powersgd",
-]
-TOGETHER = ["ddp", "hvdkit", "hierarchical"]
+CONF = Path(__file__).parent.parent / "conf"
+DDP = {"ddp": "torch DDP, gloo, fp32", "ddp_fp16": "the same, its fp16 hook"}
+
+
+def contenders() -> dict[str, str]:
+    """Names for the workers, with what they are: what this version's config can choose."""
+    found = dict(DDP)
+    found["hvdkit"] = "hvdkit, fp32"
+    for name in ("fp16", "bf16", "int8", "topk", "powersgd"):
+        if (CONF / f"compression/{name}.yaml").exists():
+            found[f"hvdkit:compression={name}"] = f"hvdkit, {name}"
+    if (CONF / "strategy/hierarchical.yaml").exists():
+        found["hvdkit:strategy=hierarchical"] = "hvdkit, fp32, hierarchical"
+    return found
 
 
 def main() -> None:
@@ -45,14 +46,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(width=100, highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in machine.describe().items()))
-    rounds = []
-    with hosts(options.hosts, rate=options.rate) as made:
-        for number in range(options.rounds):
-            found = {"load": machine.load(), "contenders": {}}
-            for name in options.contenders:
-                print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-                found["contenders"][name] = _run(made, name, options)
-            rounds.append(found)
+    with hosts(2, rate=options.rate) as made:
+        rounds = [_round(options, made, number) for number in range(options.rounds)]
     console.print(_table(options, rounds))
     if options.json:
         report = {"machine": machine.describe(), "options": vars(options), "rounds": rounds}
@@ -60,116 +55,64 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
+    known = contenders()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rate", default="1gbit", help="of each host's link (default: 1gbit)")
-    parser.add_argument("--hosts", type=int, default=2)
-    parser.add_argument("--ranks-per-host", type=int, default=1)
+    parser.add_argument("--rate", default="1gbit", help="of each link, as tc has it (1gbit)")
+    parser.add_argument("--a-host", type=int, default=1, help="ranks a host (1)")
     parser.add_argument("--model", choices=MODELS, default="mlp")
-    parser.add_argument("--contenders", nargs="+", help="default: all that suit the hosts")
+    parser.add_argument("--contenders", nargs="+", choices=known, default=list(known))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="timed steps a round (default: 8)")
-    parser.add_argument("--timeout", type=float, default=180, help="seconds a contender may take")
+    parser.add_argument("--steps", type=int, default=6, help="timed steps a round (6)")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds a contender may take")
     parser.add_argument("--json", type=Path, help="write every step time here")
-    options = parser.parse_args()
-    options.contenders = options.contenders or (TOGETHER if options.ranks_per_host > 1 else ALONE)
-    return options
+    return parser.parse_args()
 
 
-def _run(made: list[Host], name: str, options: argparse.Namespace) -> list[dict]:
-    """Run one contender once; what each rank measured, in rank order."""
-    ranks = options.ranks_per_host * len(made)
-    with tempfile.TemporaryDirectory(dir=HERE.parent) as out, Path(out, "log").open("w") as log:
-        worker = [sys.executable, str(HERE / "worker_torch.py")]
-        worker += [name, options.model, str(options.steps), out]
-        processes = []
-        try:
-            for host, variables, command in _commands(made, name, worker, options.ranks_per_host):
-                environ = [f"{key}={value}" for key, value in variables.items()]
-                # In a terminal of its own: whatever it starts ends with its host at the latest.
-                argv = ["env", *environ, *command]
-                processes.append(host.popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-            _wait(processes, options.timeout)
-        finally:
-            for host in made:
-                for process in host.processes():
-                    process.kill()
-        found = [Path(out, f"rank-{rank}.json") for rank in range(ranks)]
-        if not all(path.exists() for path in found):
-            tail = "\n".join(Path(out, "log").read_text().splitlines()[-15:])
-            raise SystemExit(f"{name} did not finish:\n{tail}")
-        return [json.loads(path.read_text()) for path in found]
-
-
-def _commands(made, name, worker, per_host):
-    """(host, environment, command) of each process to start by hand."""
-    common = {
-        "OMP_NUM_THREADS": "1",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(HERE.parent),
-    }
-    if not name.startswith("ddp"):
-        slots = ",".join(f"{host.name}:{per_host}" for host in made)
-        launch = [sys.executable, "-m", "hvdkit", "launch", "-H", slots]
-        yield made[0], common, [*launch, "--network-interfaces", "eth0", *worker[1:]]
-        return
-    for rank in range(per_host * len(made)):
-        place = {
-            "RANK": rank,
-            "WORLD_SIZE": per_host * len(made),
-            "MASTER_ADDR": made[0].address,
-            "MASTER_PORT": 29500,
-            "GLOO_SOCKET_IFNAME": "eth0",
-        }
-        yield made[rank // per_host], {**common, **place}, worker
-
-
-def _wait(processes, timeout: float) -> None:
-    """Until all have ended, one has failed, or time is up."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        codes = [process.poll() for process in processes]
-        if any(codes) or all(code == 0 for code in codes):
-            return
-        time.sleep(0.05)
-
-
-def _step_ms(ranks: list[dict]) -> float:
-    return 1000 * statistics.median(
-        statistics.mean(times) for times in zip(*(r["seconds"] for r in ranks), strict=True)
-    )
+def _round(options: argparse.Namespace, made, number: int) -> dict:
+    found: dict = {"load": machine.load(), "contenders": {}}
+    for name in options.contenders:
+        if sys.stderr.isatty():
+            print(f"round {number + 1} of {options.rounds}: {name}", file=sys.stderr)
+        before = made[0].sent()
+        ranks = launching.run_on_hosts(
+            made,
+            name,
+            options.model,
+            a_host=options.a_host,
+            steps=options.steps,
+            timeout=options.timeout,
+        )
+        check_same_weights(name, ranks)
+        found["contenders"][name] = {"ranks": ranks, "sent": made[0].sent() - before}
+    return found
 
 
 def _table(options: argparse.Namespace, rounds: list[dict]) -> Table:
-    per_host, names = options.ranks_per_host, options.contenders
-    times = {name: [_step_ms(each["contenders"][name]) for each in rounds] for name in names}
+    known = contenders()
+    times = {
+        name: [step_ms(each["contenders"][name]["ranks"]) for each in rounds]
+        for name in options.contenders
+    }
     loads = ", ".join(each["load"] for each in rounds)
     table = Table(
-        title=f"{MODELS[options.model].title}\n{options.hosts} hosts x {per_host} ranks, "
-        f"links of {options.rate}",
+        title=f"{MODELS[options.model].title}; 2 hosts x {options.a_host}, {options.rate}",
         caption=f"{options.rounds} rounds of {options.steps} steps; load average {loads}",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    table.add_column("contender")
-    peers = [peer for peer in ("ddp", "ddp_fp16") if peer in names]
-    for heading in ("ms", "range", *(f"/ {peer}" for peer in peers), "MB sent", "MB counted"):
+    table.add_column("contender", no_wrap=True)
+    bases = [name for name in DDP if name in times]
+    headings = ["ms", "range", *(f"to {known[name].rpartition(', ')[2]}" for name in bases)]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, values in times.items():
-        ratios = [
-            f"{statistics.median(a / b for a, b in zip(values, times[peer], strict=True)):.2f}"
-            for peer in peers
-        ]
-        last = rounds[-1]["contenders"][name]
-        sent = [rank["sent"] for rank in last[:per_host] if rank["sent"] is not None]
-        table.add_row(
-            name,
-            f"{statistics.median(values):.0f}",
-            f"{min(values):.0f} to {max(values):.0f}",
-            *ratios,
-            f"{last[0]['link'] / 1e6:.2f}",
-            f"{sum(sent) / 1e6:.2f}" if sent else "",
-        )
+        cells = [f"{statistics.median(values):.0f}", f"{min(values):.0f} to {max(values):.0f}"]
+        for base in bases:
+            ratios = [own / other for own, other in zip(values, times[base], strict=True)]
+            spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+            cells.append("" if name == base else f"{statistics.median(ratios):.2f} ({spread})")
+        table.add_row(known[name], *cells)
     return table
 
 

@@ -15,6 +15,8 @@ import json
 import signal
 import statistics
 import sys
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import launching
@@ -30,6 +32,9 @@ PEERS = {
         "ddp": "torch DDP, gloo",
         "ddp_views": "its gradient_as_bucket_view",
         "horovod": "its DistributedOptimizer",
+        "lightning": "its Trainer, DDP gloo",
+        "fabric": "Lightning Fabric, DDP gloo",
+        "accelerate": "its loop, DDP gloo",
     },
     "tensorflow": {
         "single": "one process alone",
@@ -37,6 +42,8 @@ PEERS = {
         "horovod": "its DistributedGradientTape",
     },
 }
+# What a peer needs beside the framework: `pip install -e '.[bench]'` has them.
+NEEDS = {"lightning": "lightning", "fabric": "lightning", "accelerate": "accelerate"}
 MODELS_OF = {"torch": ("mlp", "resnet18", "linear60"), "tensorflow": ("mlp", "linear60")}
 _LOSS_TOLERANCE = 0.01  # relative; sums in another order drift apart by some 1e-4
 
@@ -69,7 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write every step time here")
     options = parser.parse_args()
     options.models = options.models or MODELS_OF[options.framework]
-    options.peers = options.peers or list(PEERS[options.framework])
+    options.peers = options.peers or _installed(PEERS[options.framework])
     for kind, given, known in (
         ("model", options.models, MODELS_OF[options.framework]),
         ("peer", options.peers, PEERS[options.framework]),
@@ -77,6 +84,14 @@ def _options() -> argparse.Namespace:
         if unknown := set(given) - set(known):
             parser.error(f"{options.framework} has no {kind} {', '.join(sorted(unknown))}")
     return options
+
+
+def _installed(peers: Iterable[str]) -> list[str]:
+    """The peers that can be run here; the others are named."""
+    absent = {name for name in peers if name in NEEDS and not find_spec(NEEDS[name])}
+    if absent:
+        print(f"not installed: {', '.join(sorted(absent))} (pip install -e '.[bench]')")
+    return [name for name in peers if name not in absent]
 
 
 def _round(options: argparse.Namespace, model: str, number: int) -> dict:
@@ -108,10 +123,7 @@ def _check_same_work(contenders: dict[str, list[dict]]) -> None:
     for name, ranks in contenders.items():
         if name == "single":  # sees rank 0's batches only
             continue
-        if len({rank["checksum"] for rank in ranks}) > 1:
-            raise SystemExit(f"{name}: the ranks end with different weights")
-        if any(rank["size"] != len(ranks) for rank in ranks):
-            raise SystemExit(f"{name}: the ranks did not find each other")
+        check_same_weights(name, ranks)
         losses[name] = statistics.mean(rank["loss"][1] for rank in ranks)
     reference = losses["hvdkit"]
     for name, loss in losses.items():
@@ -119,7 +131,15 @@ def _check_same_work(contenders: dict[str, list[dict]]) -> None:
             raise SystemExit(f"{name} trains otherwise: loss {loss:.5f}, hvdkit {reference:.5f}")
 
 
-def _step_ms(ranks: list[dict]) -> float:
+def check_same_weights(name: str, ranks: list[dict]) -> None:
+    """Raise unless the ranks trained together."""
+    if len({rank["checksum"] for rank in ranks}) > 1:
+        raise SystemExit(f"{name}: the ranks end with different weights")
+    if any(rank["size"] != len(ranks) for rank in ranks):
+        raise SystemExit(f"{name}: the ranks did not find each other")
+
+
+def step_ms(ranks: list[dict]) -> float:
     """The median step of one run; a step takes what the ranks took on average."""
     return 1000 * statistics.median(
         statistics.mean(times) for times in zip(*(r["seconds"] for r in ranks), strict=True)
@@ -128,7 +148,7 @@ def _step_ms(ranks: list[dict]) -> float:
 
 def _table(options: argparse.Namespace, model: str, rounds: list[dict]) -> Table:
     times = {
-        name: [_step_ms(each["contenders"][name]) for each in rounds]
+        name: [step_ms(each["contenders"][name]) for each in rounds]
         for name in [*options.peers, "hvdkit"]
     }
     loads = ", ".join(each["load"] for each in rounds)

@@ -1,12 +1,13 @@
 """One rank of one torch contender: python worker_torch.py CONTENDER MODEL STEPS OUT.
 
+hvdkit's may be followed by config overrides, as in hvdkit:compression=int8,comm.bucket_mb=8.
+
 Every contender has one compute thread, the same weights at the start, the same batches a
 rank and the same rule (SGD with momentum). step.py starts it.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def _sgd(model, name):
     return torch.optim.SGD(model.parameters(), lr=MODELS[name].lr, momentum=MOMENTUM)
 
 
-def _plain_loop(name, model, optimizer, barrier) -> Contender:
+def _plain_loop(name, model, optimizer, barrier, backward=torch.Tensor.backward) -> Contender:
     """What a torch user writes, around whatever was done to the model or the optimizer."""
     data = _tensors(name)
     losses = []
@@ -37,7 +38,7 @@ def _plain_loop(name, model, optimizer, barrier) -> Contender:
         image, label = data[i % len(data)]
         optimizer.zero_grad()
         loss = cross_entropy(model(image), label)
-        loss.backward()
+        backward(loss)
         optimizer.step()
         losses.append(loss.detach())
 
@@ -57,29 +58,66 @@ def single(name: str, model: torch.nn.Module) -> Contender:
     return _plain_loop(name, model, _sgd(model, name), lambda: None)
 
 
-def ddp(name: str, model: torch.nn.Module, *, views: bool = False) -> Contender:
-    """DistributedDataParallel over gloo with its defaults."""
+def _ddp(name: str, model: torch.nn.Module, *, views: bool = False):
     import torch.distributed as dist
 
     dist.init_process_group("gloo")
-    model = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=views)
-    return _plain_loop(name, model, _sgd(model, name), dist.barrier)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=views)
+    return _plain_loop(name, wrapped, _sgd(wrapped, name), dist.barrier), wrapped
+
+
+def ddp(name: str, model: torch.nn.Module) -> Contender:
+    """DistributedDataParallel over gloo with its defaults."""
+    return _ddp(name, model)[0]
 
 
 def ddp_fp16(name: str, model: torch.nn.Module) -> Contender:
-    """The same with its communication hook that sends halves."""
-    import torch.distributed as dist
+    """The same with torch's own hook that sends gradients in half precision."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
-    dist.init_process_group("gloo")
-    model = torch.nn.parallel.DistributedDataParallel(model)
-    model.register_comm_hook(None, fp16_compress_hook)
-    return _plain_loop(name, model, _sgd(model, name), dist.barrier)
+    contender, wrapped = _ddp(name, model)
+    wrapped.register_comm_hook(state=None, hook=fp16_compress_hook)
+    return contender
 
 
 def ddp_views(name: str, model: torch.nn.Module) -> Contender:
     """The same with gradient_as_bucket_view."""
-    return ddp(name, model, views=True)
+    return _ddp(name, model, views=True)[0]
+
+
+def accelerate(name: str, model: torch.nn.Module) -> Contender:
+    """Accelerate's loop: prepare, then its backward in place of the loss's."""
+    import torch.distributed as dist
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model, optimizer = accelerator.prepare(model, _sgd(model, name))
+    torch.set_num_threads(1)  # it may have set its own
+    return _plain_loop(name, model, optimizer, dist.barrier, backward=accelerator.backward)
+
+
+def fabric(name: str, model: torch.nn.Module) -> Contender:
+    """Lightning Fabric's loop, with its DDP strategy."""
+    import torch.distributed as dist
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
+    _, size = rank_and_size()
+    # Left to itself it asks mpi4py, which ends a process that no launcher of MPI's has started.
+    environment = LightningEnvironment()
+    lightning = Fabric(accelerator="cpu", devices=size, strategy="ddp", plugins=[environment])
+    lightning.launch()
+    model, optimizer = lightning.setup(model, _sgd(model, name))
+    torch.set_num_threads(1)
+    return _plain_loop(name, model, optimizer, dist.barrier, backward=lightning.backward)
+
+
+def lightning(name: str, model: torch.nn.Module) -> Contender:
+    """Lightning's Trainer, which owns the loop: `run` hands it as many batches as there are
+    steps, and its own hook after each batch says when a step was over."""
+    from lightning_contender import contender
+
+    return contender(name, model, _tensors(name), _sgd)
 
 
 def horovod(name: str, model: torch.nn.Module) -> Contender:
@@ -94,24 +132,24 @@ def horovod(name: str, model: torch.nn.Module) -> Contender:
     return _plain_loop(name, model, optimizer, hvd.barrier)
 
 
-def hvdkit(
-    name: str, model: torch.nn.Module, *, reduction: str = "AllReduce", compression: str = "none"
-) -> Contender:
-    """The call that hvdkit's trainer makes every step, with hvdkit's defaults."""
-    from hvdkit import strategies
+def hvdkit(name: str, model: torch.nn.Module, *overrides: str) -> Contender:
+    """The call that hvdkit's trainer makes every step, with hvdkit's defaults or `overrides`."""
+    from hydra import compose, initialize_config_module
+
     from hvdkit.adapters import start
     from hvdkit.adapters.torch import TorchAdapter
-    from hvdkit.gradients import compression as compressions
+    from hvdkit.config import build
     from hvdkit.optimizers import SGD
     from hvdkit.tasks import Classification
 
     comm = start("torch", threads=1)
-    encoding = getattr(compressions, COMPRESSIONS[compression])()
+    with initialize_config_module("hvdkit.conf", version_base="1.3"):
+        config = compose("vision", list(overrides))
     adapter = TorchAdapter(
         model=model,
         task=Classification(layout="nchw"),
         optimizer=SGD(lr=MODELS[name].lr, momentum=MOMENTUM),
-        strategy=getattr(strategies, reduction)(compression=encoding),
+        strategy=build(config.strategy, compression=build(config.compression)),
         comm=comm,
     )
     data = batches(MODELS[name], comm.rank)
@@ -125,41 +163,28 @@ def hvdkit(
         adapter.totals = (0.0, 0.0)
         return total / count
 
-    return Contender(
-        step,
-        comm.barrier,
-        mean_loss,
-        lambda: list(adapter.read_trainable().values()),
-        lambda: adapter.strategy.wire_bytes()[0],
-    )
-
-
-COMPRESSIONS = {
-    "none": "NoCompression",
-    "fp16": "FP16Compression",
-    "bf16": "BF16Compression",
-    "int8": "Int8Compression",
-    "topk": "TopKCompression",
-    "powersgd": "PowerSGDCompression",
-}
+    return Contender(step, comm.barrier, mean_loss, lambda: list(adapter.read_trainable().values()))
 
 
 CONTENDERS = {
     "single": single,
     "ddp": ddp,
-    "ddp_fp16": ddp_fp16,
     "ddp_views": ddp_views,
+    "ddp_fp16": ddp_fp16,
+    "lightning": lightning,
+    "fabric": fabric,
+    "accelerate": accelerate,
     "horovod": horovod,
     "hvdkit": hvdkit,
-    "hierarchical": functools.partial(hvdkit, reduction="Hierarchical"),
-    **{f"hvdkit_{name}": functools.partial(hvdkit, compression=name) for name in COMPRESSIONS},
 }
 
 
 def main(contender: str, name: str, steps: str, out: str) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    measure(CONTENDERS[contender](name, MAKERS[name]()), steps=int(steps), out=Path(out))
+    which, _, overrides = contender.partition(":")
+    words = overrides.split(",") if overrides else []
+    measure(CONTENDERS[which](name, MAKERS[name](), *words), steps=int(steps), out=Path(out))
 
 
 if __name__ == "__main__":

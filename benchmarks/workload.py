@@ -68,51 +68,41 @@ def rank_and_size() -> tuple[int, int]:
 class Contender:
     """One way of training: `step(i)` makes update i; `barrier` waits for the other ranks.
 
-    `loss()` is this rank's mean loss since it was last asked, `weights()` the trained arrays,
-    `sent()` the bytes that its gradients have sent so far, where it counts them.
+    `loss()` is this rank's mean loss since it was last asked, `weights()` the trained arrays.
+    One that owns its loop has `run(warm_up, steps)` instead of steps, which gives the seconds of
+    the timed ones and the mean loss of both parts.
     """
 
-    step: Callable[[int], Any]
+    step: Callable[[int], Any] | None
     barrier: Callable[[], Any]
     loss: Callable[[], float]
     weights: Callable[[], list[np.ndarray]]
-    sent: Callable[[], float] | None = None
+    run: Callable[[int, int], tuple[list[float], list[float]]] | None = None
 
 
 def measure(contender: Contender, *, steps: int, out: Path) -> None:
     """Warm up, time `steps` steps one by one, and write `rank-N.json` into `out`."""
     rank, size = rank_and_size()
-    for i in range(WARM_UP):
-        contender.step(i)
-    before = contender.loss()
-    sent = contender.sent() if contender.sent else 0.0
+    seconds, losses = (contender.run or _timed(contender))(WARM_UP, steps)
     contender.barrier()
-    link = _link_bytes()
-    seconds = []
-    for i in range(WARM_UP, WARM_UP + steps):
-        start = time.perf_counter()
-        contender.step(i)
-        seconds.append(time.perf_counter() - start)
-    contender.barrier()
-    link = _link_bytes() - link
-    sent = contender.sent() - sent if contender.sent else None
-    after = contender.loss()
     checksum = float(sum(np.abs(array, dtype=np.float64).sum() for array in contender.weights()))
-    result = {
-        "size": size,
-        "seconds": seconds,
-        "loss": [before, after],
-        "checksum": checksum,
-        "sent": sent and sent / steps,
-        "link": link / steps,
-    }
+    result = {"size": size, "seconds": seconds, "loss": losses, "checksum": checksum}
     (out / f"rank-{rank}.json").write_text(json.dumps(result))
 
 
-def _link_bytes() -> int:
-    """Bytes this host has sent over its first network card, 0 where it has none called eth0."""
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, counters = line.partition(":")
-        if name.strip() == "eth0":
-            return int(counters.split()[8])
-    return 0
+def _timed(contender: Contender) -> Callable[[int, int], tuple[list[float], list[float]]]:
+    """The loop around a contender's steps."""
+
+    def run(warm_up: int, steps: int) -> tuple[list[float], list[float]]:
+        for i in range(warm_up):
+            contender.step(i)
+        before = contender.loss()
+        contender.barrier()
+        seconds = []
+        for i in range(warm_up, warm_up + steps):
+            start = time.perf_counter()
+            contender.step(i)
+            seconds.append(time.perf_counter() - start)
+        return seconds, [before, contender.loss()]
+
+    return run
