@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import functools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hvdkit.checkpoint import Checkpoints
 from hvdkit.comm.threads import run_ranks
+from hvdkit.data import TrainData
 from hvdkit.optimizers import SGD
 from hvdkit.strategies import AllReduce
-from tests.gradients.encodings import MAKE, Ranked, gradients
+from hvdkit.trainer import Trainer
+from tests.gradients.encodings import FEEDBACK, MAKE, Ranked, gradients
 
 FRAMEWORKS = ("torch", "tensorflow")
 RANKS, STEPS = 3, 4
@@ -83,7 +88,51 @@ def chunked(stage):
     ]
 
 
-CASES = (encodings, training, chunked)
+def fit(stage, name, folder, steps, *, resume=False):
+    trainer = Trainer(
+        stage.adapter(precision="fp32", strategy=_strategy(name)),
+        TrainData(stage.dataset.train, stage.task, batch_size=32, seed=0, prefetch=0),
+        num_steps=steps,
+        folder=folder,
+        resume=resume,
+    )
+    trainer.fit()
+    return trainer
+
+
+def resumed(stage):
+    """Runs of six steps, whole and in halves: the second goes on from the first's checkpoint."""
+    found = {}
+    for name in FEEDBACK:
+        place = stage.folder / name
+        whole = fit(stage, name, place / "whole", 6).adapter.weights_sha256()
+        fit(stage, name, place / "halves", 3)
+        halves = fit(stage, name, place / "halves", 6, resume=True).adapter.weights_sha256()
+        found[name] = [whole, halves]
+    return {"folder": str(stage.folder), "weights": found}
+
+
+def taken_up(stage):
+    """On another number of ranks, in this framework: what the ranks hold back in all."""
+    found = {}
+    for name in FEEDBACK:
+        place = Path(os.environ["HVDKIT_TEST_RUNS"], name, "whole")
+        saved = Checkpoints(place / "checkpoints", stage.comm).newest()
+        trainer = fit(stage, name, place, 6, resume=True)  # it is at its end already
+        own = stage.comm.all_gather_object(trainer.adapter.strategy.own_state())
+        there = saved.sums_of_own()
+        found[name] = {
+            "weights": trainer.adapter.weights_sha256(),
+            "sizes": {key: float(np.abs(x).sum()) for key, x in there.items()},
+            "differences": {
+                key: float(np.abs(sum(each[key] for each in own) - x).max())
+                for key, x in there.items()
+            },
+        }
+    return found
+
+
+CASES = (encodings, training, chunked, resumed)
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +185,20 @@ def test_a_bucket_in_pieces_is_the_bucket(on_ranks, framework):
     for result in on_ranks(*CASES, framework=framework, np=RANKS):
         whole, pieces = result["chunked"]
         assert pieces == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_run_in_halves_is_the_whole_run_to_the_bit(on_ranks, framework):
+    for result in on_ranks(*CASES, framework=framework, np=RANKS):
+        for name, (whole, halves) in result["resumed"]["weights"].items():
+            assert whole == halves, name
+
+
+def test_residuals_go_on_in_the_other_framework_on_another_number_of_ranks(on_ranks):
+    before = on_ranks(*CASES, framework="torch", np=RANKS)[0]["resumed"]
+    env = {"HVDKIT_TEST_RUNS": before["folder"]}
+    for result in on_ranks(taken_up, framework="tensorflow", np=2, env=env):
+        for name, found in result["taken_up"].items():
+            assert found["weights"] == before["weights"][name][0]
+            assert all(size > 0 for size in found["sizes"].values())
+            assert max(found["differences"].values()) == 0.0
