@@ -12,17 +12,15 @@ import importlib
 import inspect
 import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
-from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,6 +30,7 @@ from hvdkit.callbacks import Agreement, Callback
 from hvdkit.comm import Comm
 from hvdkit.data import Dataset, EvalData, TrainData
 from hvdkit.errors import HvdkitError
+from hvdkit.explain import explain, leaves
 from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
@@ -110,7 +109,7 @@ def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable
         except (HvdkitError, KeyboardInterrupt) as error:
             end_job(error, job)
         except Exception as error:  # the body's own never come this far
-            end_job(HvdkitError(explain(error)), job)
+            end_job(HvdkitError(explain(error, _Place.workload)), job)
 
     return program
 
@@ -196,62 +195,6 @@ def _exactly_one(where: str, node: Mapping[str, Any], first: str, second: str) -
         )
     if not given:
         raise HvdkitError(f"give {where}.{first} or {where}.{second}: both are null")
-
-
-def explain(error: Exception) -> str:
-    """A configuration error of Hydra's in our words: key, what is allowed, nearest match."""
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        known = sorted(error.options)
-        hint = nearest(name, known)
-        return f"{group}={name} is not known{hint}\n{group} is one of: {', '.join(known)}"
-    if isinstance(error, OverrideParseException):
-        cause = (str(error.__cause__ or error) or str(error)).splitlines()
-        told = [line for line in cause if not line.startswith("See https")][:2]
-        return (
-            f"{error.override} cannot be read: {'; '.join(told)}\n"
-            "one value is KEY=VALUE, a sweep KEY=A,B or KEY=range(START,STOP,STEP), in quotes "
-            "against the shell (docs/sweeps.md)"
-        )
-    if "BasicSweeper does not support" in str(error):
-        return "an interval has no list of values: add hydra/sweeper=optuna, or name the values"
-    unknown = re.search(r"Could not override '(.+?)'", str(error))
-    if unknown:
-        return f"unknown key {unknown[1]}{nearest_key(unknown[1])}; --cfg job prints all of them"
-    text = str(error).split("\nSet the environment variable")[0]
-    if isinstance(error.__cause__, OmegaConfBaseException):  # what the value is wrong for
-        text += f": {str(error.__cause__).splitlines()[0]}"
-    return text
-
-
-def nearest_key(key: str) -> str:
-    """A hint naming the config key most like `key`: by its last word first, then whole."""
-    known = list(_leaves(_default_config()))
-    if key in known:
-        group = key.partition(".")[0]
-        return f" in the chosen {group}, only in the one that is the default"
-    same_end = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    if same_end:
-        return f" (did you mean {same_end[0]}?)"
-    return nearest(key, known)
-
-
-def _default_config() -> DictConfig:
-    from hydra import compose, initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    with initialize_config_module("hvdkit.conf", version_base="1.3"):
-        return compose(_Place.workload)
-
-
-def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in map(str, node):
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none():
-            yield from _leaves(child, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 # ---- building ------------------------------------------------------------------------------------
@@ -406,7 +349,7 @@ class Run:
     def callbacks(self) -> list[Callback]:
         """The configured callbacks, and the ones that know the config itself."""
         nodes = self.config.callbacks.values()
-        facts = {key: OmegaConf.select(self.config, key) for key in _leaves(self.config)}
+        facts = {key: OmegaConf.select(self.config, key) for key in leaves(self.config)}
         return [
             _ConfigFiles(self.config),
             Agreement(facts),

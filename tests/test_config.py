@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hvdkit.config import build, check, explain
+from hvdkit.config import build, check
 from hvdkit.errors import HvdkitError
+from hvdkit.explain import explain
 from tests.compose import CONF, composed
 
 RECIPE = CONF.parent / "recipes/vision.py"
@@ -26,7 +27,7 @@ def complaint(*overrides: str) -> str:
     with pytest.raises((HydraException, OmegaConfBaseException, HvdkitError)) as caught:
         check(composed(*overrides))
     error = caught.value
-    return str(error) if isinstance(error, HvdkitError) else explain(error)
+    return str(error) if isinstance(error, HvdkitError) else explain(error, "vision")
 
 
 @pytest.mark.parametrize(

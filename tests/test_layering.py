@@ -29,7 +29,7 @@ LAYERS = (
     {"options", "trainer"},
     {"callbacks", "checkpoint", "data", "metrics", "tasks"},
     {"adapters"},
-    {"launch", "optimizers", "strategies"},
+    {"explain", "launch", "optimizers", "strategies"},
     {"gradients", "run_folder"},
     {"comm"},
     {"schema", "tensors"},

@@ -22,8 +22,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hvdkit.config import check_run, explain
+from hvdkit.config import check_run
 from hvdkit.errors import HvdkitError
+from hvdkit.explain import explain
 from hvdkit.launch.environment import available_cores
 from hvdkit.launch.hosts import Host, parse_hosts, scheduled_hosts
 from hvdkit.schema import at_least, check, choice, positive
@@ -122,7 +123,9 @@ class Plan:
             check_run(config, workers=self.options.np)
             plain = OmegaConf.to_container(config, resolve=True)
         except (HydraException, OmegaConfBaseException) as error:
-            raise HvdkitError(f"job {number} ({label}): {explain(error)}") from None
+            raise HvdkitError(
+                f"job {number} ({label}): {explain(error, str(self.config.hydra.job.config_name))}"
+            ) from None
         except HvdkitError as error:
             raise HvdkitError(f"job {number} ({label}): {error}") from None
         finally:

@@ -27,8 +27,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from hvdkit.config import explain
 from hvdkit.errors import HvdkitError
+from hvdkit.explain import explain
 
 Distribution: TypeAlias = CategoricalDistribution | FloatDistribution | IntDistribution
 
@@ -84,7 +84,7 @@ def read_space(words: Sequence[str], loader: ConfigLoader | None = None) -> Spac
         try:
             (override,) = parser.parse_overrides([word])
         except HydraException as error:
-            raise HvdkitError(explain(error)) from None
+            raise HvdkitError(explain(error, "train")) from None
         found[override.get_key_element().lstrip("+~")] = override
     varied = {o.get_key_element(): distribution(o) for o in found.values() if o.is_sweep_override()}
     if not varied:
