@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 # Elements of a piece: a few arrays of it fit a core's L2 cache.
-_PIECE = 64 * 1024
+_PIECE = 128 * 1024
 
 
 class TorchOps:

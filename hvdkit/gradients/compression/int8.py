@@ -80,20 +80,16 @@ class Int8Compression(ErrorFeedback):
 def encode_blocks(ops: Ops, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each row of `x` as int8, its scale, and what they fall short of it; may overwrite `x`.
 
-    A row whose largest element is too small to divide by stays behind whole; one with an
-    element that is not finite has a scale that is not, and so has what it decodes to.
+    No scale is so small that its reciprocal overflows. A row with an element that is not finite
+    has a scale that is not, and so has what it decodes to.
     """
+    limits = np.finfo(ops.dtype(x))
     # What is overwritten stays in the cache, and new memory does not: that halves the time.
     scratch = ops.abs(x)
     top = ops.max(scratch, -1)
-    limits = np.finfo(ops.dtype(x))
-    # The smallest whose reciprocal, times 127, is far from overflowing.
-    tiny = float(limits.tiny) * 2.0**14
-    large = top > tiny
-    inverse = ops.where(large, _LEVELS / ops.maximum(top, tiny), 0.0)
     # Rounded down: 127 times the scale of the largest numbers there are must not overflow.
-    scales = ops.where(top <= tiny, top * 0.0, top * ((1 - 4 * float(limits.eps)) / _LEVELS))
-    levels = ops.multiply(x, inverse[:, None], out=scratch)
+    scales = ops.maximum(top * ((1 - 4 * float(limits.eps)) / _LEVELS), float(limits.tiny) * 2**7)
+    levels = ops.multiply(x, (1.0 / scales)[:, None], out=scratch)
     levels = ops.round(levels, out=levels)
     whole = ops.cast(levels, "int8")
     decoded = ops.multiply(levels, scales[:, None], out=levels)
