@@ -19,6 +19,7 @@ from hvdkit.launch.environment import (
     current_job,
     default_threads,
     export,
+    require_connected,
     take_devices,
 )
 from hvdkit.tensors import Ops
@@ -70,6 +71,7 @@ def start(
     `threads` compute threads a rank: by default the host's cores, shared out among its ranks.
     """
     job = current_job()
+    require_connected(job)
     heartbeat.begin(job)
     check_installed(framework, distributed=job.size > 1)
     threads = threads or default_threads(job.sharers)

@@ -35,7 +35,8 @@ class Request:
 
     `hosts` are those that the ranks occupy, with as many slots as ranks on each. `variables` are
     set for every rank. `ssh_port` and `interfaces` (of the network, for MPI's, Gloo's and NCCL's
-    traffic) None and () leave the launcher's own choice.
+    traffic) None and () leave the launcher's own choice. In an `allocation` of Slurm's, other
+    hosts are reached by srun, not by ssh.
     """
 
     program: tuple[str, ...]
@@ -45,6 +46,7 @@ class Request:
     variables: Mapping[str, str] = field(default_factory=dict)
     ssh_port: int | None = None
     interfaces: tuple[str, ...] = ()
+    allocation: bool = False
 
     @property
     def remote(self) -> tuple[Host, ...]:
@@ -65,6 +67,20 @@ def environment(request: Request, environ: Mapping[str, str]) -> dict[str, str]:
         found["PATH"] = os.pathsep.join(filter(None, (bin_folder, found.get("PATH"))))
     if request.interfaces:
         found.setdefault("NCCL_SOCKET_IFNAME", ",".join(request.interfaces))
+    if request.launcher == "srun":
+        # What mpirun's flags say otherwise, and where Open MPI is.
+        for name, value in _mpi_settings(request).items():
+            found.setdefault(f"OMPI_MCA_{name}", value)
+        if _is_in_prefix(Path(sys.prefix) / "bin/mpirun"):
+            found.setdefault("OPAL_PREFIX", sys.prefix)
+    return found
+
+
+def _mpi_settings(request: Request) -> dict[str, str]:
+    # The way Horovod is tested with: point-to-point by ob1, no vendor's transport by surprise.
+    found = {"pml": "ob1", "btl": "^openib"}
+    if request.interfaces:
+        found["btl_tcp_if_include"] = ",".join(request.interfaces)
     return found
 
 
@@ -92,11 +108,10 @@ def _mpirun(request: Request, environ: Mapping[str, str]) -> list[str]:
     found += ["-H", ",".join(map(str, request.hosts))]
     # Horovod and the frameworks have threads of their own; a bound rank keeps them on one core.
     found += ["-bind-to", "none", "-map-by", "slot"]
-    # The way Horovod is tested with: point-to-point by ob1, no vendor's transport by surprise.
-    found += ["-mca", "pml", "ob1", "-mca", "btl", "^openib"]
+    for name, value in _mpi_settings(request).items():
+        found += ["-mca", name, value]
     if request.interfaces:
-        names = ",".join(request.interfaces)
-        found += ["-mca", "btl_tcp_if_include", names, "-mca", "oob_tcp_if_include", names]
+        found += ["-mca", "oob_tcp_if_include", ",".join(request.interfaces)]
     if request.remote:
         found += ["--prefix", sys.prefix] if _is_in_prefix(found[0]) else []
         port = f"-p {request.ssh_port} " if request.ssh_port else ""
@@ -109,8 +124,8 @@ def _mpirun(request: Request, environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _is_in_prefix(mpirun: str) -> bool:
-    return Path(mpirun).parent == Path(sys.prefix) / "bin"
+def _is_in_prefix(mpirun: Path | str) -> bool:
+    return Path(mpirun).exists() and Path(mpirun).parent == Path(sys.prefix) / "bin"
 
 
 def _horovodrun(request: Request, _environ: Mapping[str, str]) -> list[str]:
@@ -126,16 +141,25 @@ def _horovodrun(request: Request, _environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _srun(request: Request, _environ: Mapping[str, str]) -> list[str]:
-    # Ranks find each other through PMIx; Slurm counts them out over the allocation's nodes.
-    return [
-        tool("srun"),
-        "--mpi=pmix",
-        f"--ntasks={request.ranks}",
-        "--label",
-        "--kill-on-bad-exit=1",
-        "--cpu-bind=none",
-    ]
+def _srun(request: Request, environ: Mapping[str, str]) -> list[str]:
+    # Ranks find each other through PMIx; Slurm counts them out over the nodes, in this order.
+    found = [tool("srun"), "--mpi=pmix", f"--ntasks={request.ranks}", "--distribution=block"]
+    found += [f"--nodes={len(request.hosts)}", _nodelist(request.hosts)]
+    # Since Slurm 22.05 a step does not have its job's cores a task, unless it says so.
+    if cores := environ.get("SLURM_CPUS_PER_TASK"):
+        found.append(f"--cpus-per-task={cores}")
+    # Beside the shell that srun may have opened in the allocation, whose cores are these.
+    return [*found, "--overlap", "--label", "--kill-on-bad-exit=1", "--cpu-bind=none"]
+
+
+def srun_on(host: Host) -> list[str]:
+    """What runs a command on one host of the allocation, beside what runs there."""
+    one = ["--ntasks=1", "--nodes=1", _nodelist([host])]
+    return [tool("srun"), "--mpi=none", "--overlap", *one, "--quiet", "--immediate=5"]
+
+
+def _nodelist(hosts: Sequence[Host]) -> str:
+    return f"--nodelist={','.join(host.name for host in hosts)}"
 
 
 def program(words: Sequence[str], module: Sequence[str]) -> tuple[str, ...]:

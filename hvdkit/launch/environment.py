@@ -58,8 +58,8 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
         if names[1] in environ:
             job = Job(launcher, *(int(environ[name]) for name in names))
             return replace(job, host_slots=host_slots)
-    # Slurm's own variables are in a batch script too; PMIx's are only in a rank.
-    if "PMIX_RANK" in environ and "SLURM_STEP_NUM_TASKS" in environ:
+    # A batch script has SLURM_PROCID too, but is no step; a shell that srun opens is one of one.
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return replace(_srun_job(environ), host_slots=host_slots)
     return Job(host_slots=host_slots)
 
@@ -68,11 +68,20 @@ def _srun_job(environ: Mapping[str, str]) -> Job:
     tasks = expand_counts(environ["SLURM_STEP_TASKS_PER_NODE"])
     return Job(
         "srun",
-        rank=int(environ["PMIX_RANK"]),
+        rank=int(environ["SLURM_PROCID"]),
         size=int(environ["SLURM_STEP_NUM_TASKS"]),
         local_rank=int(environ["SLURM_LOCALID"]),
         local_size=tasks[int(environ["SLURM_NODEID"])],
     )
+
+
+def require_connected(job: Job, environ: Mapping[str, str] = os.environ) -> None:
+    """Raise `HvdkitError` if srun started this job's ranks in a way that leaves each alone."""
+    if job.launcher == "srun" and "PMIX_RANK" not in environ:
+        raise HvdkitError(
+            f"srun started {job.size} tasks that cannot find each other, and each would train "
+            "alone: start them with srun --mpi=pmix, or with hvdkit launch in the allocation"
+        )
 
 
 def status_of(code: int) -> int:

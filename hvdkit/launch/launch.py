@@ -34,7 +34,7 @@ def launch(parsed: argparse.Namespace) -> int:
         return 0
     if request.launcher == "mpi":
         check_mpi(environ)
-    if request.launcher != "srun":
+    if not request.allocation:
         check_hosts(request, wait=parsed.wait_for_hosts)
     patience = Patience(stall=parsed.stall_timeout, answer=parsed.grace)
     return Supervisor(request, patience, environ).run()
@@ -46,8 +46,8 @@ def request_of(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Reques
     if parsed.np is None and not hosts:
         raise HvdkitError("say how many ranks to start, with -np N, or where, with -H HOST:SLOTS")
     ranks = parsed.np or sum(host.slots for host in hosts)
-    in_slurm = "SLURM_JOB_ID" in environ and not (parsed.hosts or parsed.hostfile)
-    launcher: Launcher = parsed.launcher or ("srun" if in_slurm else "mpi")
+    allocation = "SLURM_JOB_ID" in environ and not (parsed.hosts or parsed.hostfile)
+    launcher: Launcher = parsed.launcher or ("srun" if allocation and srun_has_pmix() else "mpi")
     if launcher == "srun" and "SLURM_JOB_ID" not in environ:
         raise HvdkitError(
             "--srun is for inside a Slurm allocation: start one with salloc or sbatch"
@@ -61,7 +61,20 @@ def request_of(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Reques
         variables=_variables(parsed.env),
         ssh_port=parsed.ssh_port,
         interfaces=tuple(interfaces),
+        # Gloo's launcher knows ssh alone; mpirun asks Slurm for the nodes and starts by srun.
+        allocation=launcher == "srun" or (allocation and launcher == "mpi"),
     )
+
+
+def srun_has_pmix() -> bool:
+    """Whether Slurm can connect the ranks of a step: it has the PMIx plugin, and loads it."""
+    # A step, because --mpi=list names the plugin also where the library that it needs is absent.
+    probe = ["--mpi=pmix", "--ntasks=1", "--nodes=1", "--overlap", "--quiet", "true"]
+    try:
+        asked = subprocess.run([tool("srun"), *probe], capture_output=True, timeout=20)
+    except (HvdkitError, OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.returncode == 0
 
 
 def _given_hosts(parsed: argparse.Namespace) -> tuple[Host, ...]:

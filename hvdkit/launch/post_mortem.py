@@ -23,6 +23,8 @@ STACKS = "stacks.txt"
 # What a launcher says of a rank's end, in words of its own.
 _EXITED = re.compile(r"Process name:\s*(?:\[\[\d+,\d+\],)?(\d+)\]?\s*Exit code:\s*(-?\d+)")
 _KILLED = re.compile(r"process rank (\d+) with PID \d+ on node \S+ exited on signal (\d+)")
+_SRUN_KILLED = re.compile(r"srun: error: \S+: task (\d+): Killed")
+_SRUN_EXITED = re.compile(r"srun: error: \S+: task (\d+): Exited with exit code (\d+)")
 _IMPROPER = re.compile(r"calling finalize|calling \"finalize\"|exiting without calling", re.I)
 
 # Why no rank ever began, by what mpirun, ssh or srun say, and what to do about it.
@@ -52,6 +54,11 @@ _REASONS = (
         "Open MPI is not at the same path on the other host as here: install it there alike",
     ),
     (
+        r"Invalid MPI type 'pmix'|can not load PMIx",
+        "this Slurm cannot connect ranks that srun starts (no PMIx): use --mpi, which needs no "
+        "ssh in an allocation either",
+    ),
+    (
         r"[Nn]o space left on device",
         "a disk is full: free some space in $TMPDIR and in the run's folder",
     ),
@@ -79,6 +86,8 @@ def about_failure(
 def _told(noise: str) -> dict[int, int]:
     """Exit statuses that the launcher names, by rank; 128 + the signal for a killed one."""
     found = {int(rank): status_of(int(code)) for rank, code in _EXITED.findall(noise)}
+    found |= {int(rank): int(code) for rank, code in _SRUN_EXITED.findall(noise)}
+    found |= {int(rank): 128 + signal.SIGKILL for rank in _SRUN_KILLED.findall(noise)}
     return found | {int(rank): 128 + int(number) for rank, number in _KILLED.findall(noise)}
 
 

@@ -1,4 +1,4 @@
-"""A job's processes on all of its hosts: signalled here directly, elsewhere through ssh."""
+"""A job's processes on all of its hosts: signalled here directly, elsewhere by ssh or srun."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hvdkit.launch import processes
-from hvdkit.launch.command import Request
+from hvdkit.launch.command import Request, srun_on
 from hvdkit.launch.hosts import Host
 
 _PROGRAM = Path(processes.__file__)
@@ -49,10 +49,11 @@ def signal_remote(
     words = [sys.executable, "-", job, str(int(number)), *map(str, ranks or ())]
     running = []
     for host in request.remote:
+        there = [*srun_on(host), *words] if request.allocation else ssh(request, host, *words)
         with _PROGRAM.open("rb") as program:
             running.append(
                 subprocess.Popen(
-                    ssh(request, host, *words),
+                    there,
                     stdin=program,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,

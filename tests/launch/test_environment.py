@@ -19,6 +19,7 @@ from hvdkit.launch.environment import (
     default_threads,
     export,
     ranks_exceed_cores,
+    require_connected,
 )
 
 MPI = {
@@ -65,7 +66,8 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
         ({**MPI, **GLOO}, Job("gloo", 2, 3, 0, 1)),
         (SRUN, Job("srun", 3, 5, 0, 2)),
         ({**SRUN, **MPI}, Job("mpi", 3, 4, 1, 2)),
-        # A batch script is no rank, though Slurm counts it as one.
+        # A shell that srun opened is no rank, nor is a batch script, though Slurm counts it as one.
+        ({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "PMIX_RANK": "0"}, Job()),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}, Job()),
         # Settings that Horovod reads are no launcher.
         ({"HOROVOD_CYCLE_TIME": "1"}, Job("none", 0, 1, 0, 1)),
@@ -73,6 +75,14 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 )
 def test_the_job_is_the_launchers(variables: dict[str, str], job: Job) -> None:
     assert current_job(variables) == job
+
+
+def test_tasks_of_srun_that_each_would_train_alone_are_refused() -> None:
+    for variables in ({}, SRUN, {**SRUN, **MPI}):
+        require_connected(current_job(variables), variables)
+    alone = {name: value for name, value in SRUN.items() if name != "PMIX_RANK"}
+    with pytest.raises(HvdkitError, match=r"srun started 5 tasks.*--mpi=pmix"):
+        require_connected(current_job(alone), alone)
 
 
 @given(ranks=st.integers(1, 64), cores=st.integers(1, 64))
