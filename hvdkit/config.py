@@ -32,7 +32,7 @@ from hvdkit.data import Dataset, EvalData, TrainData
 from hvdkit.errors import HvdkitError
 from hvdkit.explain import explain, leaves
 from hvdkit.launch import heartbeat
-from hvdkit.launch.environment import HorovodSettings, current_job, require_connected
+from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.options import SCHEMAS
 from hvdkit.options.run import check_reduction
@@ -99,7 +99,6 @@ def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable
         # Hydra would print its own report of a bad override; with this it raises.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            require_connected(job)
             if job.launcher != "none" and {"-m", "--multirun"} & set(sys.argv[1:]):
                 raise HvdkitError(
                     "-m inside a running job would make every rank run the whole sweep: "

@@ -71,7 +71,7 @@ def environment(request: Request, environ: Mapping[str, str]) -> dict[str, str]:
         # What mpirun's flags say otherwise, and where Open MPI is.
         for name, value in _mpi_settings(request).items():
             found.setdefault(f"OMPI_MCA_{name}", value)
-        if _is_in_prefix(Path(sys.prefix) / "bin/mpirun"):
+        if (Path(sys.prefix) / "bin/mpirun").exists():
             found.setdefault("OPAL_PREFIX", sys.prefix)
     return found
 
@@ -124,8 +124,8 @@ def _mpirun(request: Request, environ: Mapping[str, str]) -> list[str]:
     return found
 
 
-def _is_in_prefix(mpirun: Path | str) -> bool:
-    return Path(mpirun).exists() and Path(mpirun).parent == Path(sys.prefix) / "bin"
+def _is_in_prefix(mpirun: str) -> bool:
+    return Path(mpirun).parent == Path(sys.prefix) / "bin"
 
 
 def _horovodrun(request: Request, _environ: Mapping[str, str]) -> list[str]:

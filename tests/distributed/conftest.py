@@ -85,8 +85,8 @@ class Job:
         return [p for p in psutil.process_iter() if _environ(p).get(_MARK) == self._word]
 
     def rank(self, number: int) -> psutil.Process:
-        """The process of rank `number`, under either launcher."""
-        names = ("OMPI_COMM_WORLD_RANK", "HOROVOD_RANK")
+        """The process of rank `number`, under any launcher."""
+        names = ("OMPI_COMM_WORLD_RANK", "HOROVOD_RANK", "SLURM_PROCID")
         return self._find(
             lambda p: str(number) in map(_environ(p).get, names) and "python" in p.name()
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -14,24 +13,19 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.namespaces import hosts
-from tests.distributed.conftest import ROOT
+from tests.distributed.on_hosts import (
+    ENV,
+    LONG,
+    SHORT,
+    checkpointed_at,
+    losses,
+    placed,
+    summary_of,
+    vision,
+)
 
 pytestmark = pytest.mark.system("ip", "tc", "unshare", "nsenter", "ssh", "sshd")
 
-# Any number of ranks has these losses: in fp64, to 1e-8.
-RUN = (
-    "trainer.precision=fp64",
-    "trainer.num_epochs=null",
-    "trainer.log_every=1",
-    "data.batch_size=48",
-    "model.hidden=[32]",
-    "schedule=constant",
-    "callbacks.tensorboard=null",
-    "callbacks.progress=null",
-)
-SHORT = (*RUN, "trainer.num_steps=12")
-LONG = (*RUN, "trainer.num_steps=1000000")
-ENV = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 SECONDS = 10.0  # for wrong input to be told, on an idle machine
 
 
@@ -54,10 +48,6 @@ def launch(start):
     return launch
 
 
-def vision(folder, *overrides):
-    return ["recipes/vision.py", f"hydra.run.dir={folder}", *overrides]
-
-
 @pytest.fixture(scope="module")
 def alone(recipe, tmp_path_factory):
     """One worker's losses, step by step."""
@@ -67,23 +57,8 @@ def alone(recipe, tmp_path_factory):
     return losses(folder)
 
 
-def losses(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    records = map(json.loads, lines)
-    return [record["train/loss"] for record in records if "train/loss" in record]
-
-
 def same(found, expected):
     return all(math.isclose(a, b, rel_tol=1e-8) for a, b in zip(found, expected, strict=False))
-
-
-def placed(job, made):
-    """Whether every rank runs, on the host that is its own."""
-    inside = [{process.pid for process in host.processes()} for host in made]
-    try:
-        return all(job.rank(number).pid in own for number, own in enumerate(inside))
-    except AssertionError:
-        return False
 
 
 def nothing_is_left(made):
@@ -109,7 +84,7 @@ def test_ranks_on_two_hosts_train_as_one_worker_does(
     job.wait_until(lambda: placed(job, two))
     assert job.wait() == 0, job.output
     nothing_is_left(two)
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = summary_of(tmp_path)
     assert (summary["status"], summary["world_size"]) == ("completed", 2)
     found = losses(tmp_path)
     assert len(found) == len(alone)
@@ -125,28 +100,21 @@ def test_on_four_hosts_sigterm_leaves_a_checkpoint_and_nothing_else(launch, alon
     with hosts(4) as four:
         job = launch(four, *vision(tmp_path, *LONG))
         job.wait_until(lambda: placed(job, four))
-        job.wait_until(lambda: job_has_steps(tmp_path, 12))
+        job.wait_until(lambda: len(losses(tmp_path)) >= 12)
         job.send(signal.SIGTERM)
         assert job.wait() == 128 + signal.SIGTERM, job.output
         nothing_is_left(four)
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = summary_of(tmp_path)
     assert (summary["status"], summary["world_size"]) == ("interrupted", 4)
     assert same(losses(tmp_path), alone)
-    checkpoint = tmp_path / "checkpoints" / (tmp_path / "checkpoints/latest").read_text().strip()
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    assert manifest["step"] == summary["steps"]
-    assert all((checkpoint / name).stat().st_size for name in manifest["files"])
-
-
-def job_has_steps(folder, number):
-    return (folder / "metrics.jsonl").is_file() and len(losses(folder)) >= number
+    assert checkpointed_at(tmp_path) == summary["steps"]
 
 
 @pytest.mark.parametrize("launcher", ["mpi", "gloo"])
 def test_a_rank_killed_on_another_host_is_named_and_ends_the_job(launcher, two, launch, tmp_path):
     flags = ["-H", "host0:1,host1:1", f"--{launcher}"]
     job = launch(two, *vision(tmp_path, *LONG), flags=flags)
-    job.wait_until(lambda: job_has_steps(tmp_path, 2))
+    job.wait_until(lambda: len(losses(tmp_path)) >= 2)
     job.rank(1).kill()
     assert job.wait() not in (0, 124), job.output
     assert re.search(r"^hvdkit: rank 1 \(host1, process \d+\) was killed", job.output, re.MULTILINE)

@@ -1,0 +1,58 @@
+"""What tests of jobs on several hosts share: a short run in fp64, and where its ranks are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.namespaces import Host
+from tests.distributed.conftest import ROOT, Job
+
+# Any number of ranks has these losses, to 1e-8.
+RUN = (
+    "trainer.precision=fp64",
+    "trainer.num_epochs=null",
+    "trainer.log_every=1",
+    "data.batch_size=48",
+    "model.hidden=[32]",
+    "schedule=constant",
+    "callbacks.tensorboard=null",
+    "callbacks.progress=null",
+)
+SHORT = (*RUN, "trainer.num_steps=12")
+LONG = (*RUN, "trainer.num_steps=1000000")
+ENV = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def vision(folder: Path | str, *overrides: str) -> list[str]:
+    return ["recipes/vision.py", f"hydra.run.dir={folder}", *overrides]
+
+
+def losses(folder: Path) -> list[float]:
+    """A run's losses so far, step by step."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    records = map(json.loads, lines)
+    return [record["train/loss"] for record in records if "train/loss" in record]
+
+
+def placed(job: Job, made: Sequence[Host]) -> bool:
+    """Whether every rank runs, rank i on host i."""
+    inside = [{process.pid for process in host.processes()} for host in made]
+    try:
+        return all(job.rank(number).pid in own for number, own in enumerate(inside))
+    except AssertionError:
+        return False
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def checkpointed_at(folder: Path) -> int:
+    """The step of the newest checkpoint, all of whose files are there."""
+    checkpoint = folder / "checkpoints" / (folder / "checkpoints/latest").read_text().strip()
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    assert all((checkpoint / name).stat().st_size for name in manifest["files"])
+    return manifest["step"]
