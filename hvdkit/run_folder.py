@@ -28,6 +28,7 @@ _OURS = (
     "metrics.jsonl",
     "summary.json",
     "train.log",
+    "timeline.json",
     "error-rank-*.txt",
     "checkpoints",
     "tensorboard",

@@ -99,7 +99,8 @@ def work(measured: Mapping[str, Any], encoding: str, workers: int) -> Work:
     few = measured["encodings"][encoding][0]
     costs = _costs(measured["encodings"][encoding], workers)
     messages = [
-        Message(ready=max(silent["ready"][i] for i in needs), **cost)
+        # They were stamped from the moment that the batch was there.
+        Message(ready=silent["input"] + max(silent["ready"][i] for i in needs), **cost)
         for needs, cost in zip(few["needs"], costs, strict=True)
     ]
     return Work(
