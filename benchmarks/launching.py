@@ -71,6 +71,7 @@ def run_on_hosts(
         if contender.partition(":")[0] == "hvdkit":
             places = ",".join(f"{host.name}:{a_host}" for host in hosts)
             launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks), "-H", places]
+            launch += ["--wait-for-hosts", "60"]
             commands = [(hosts[0].command([*launch, *python], cwd=HERE.parent), {})]
         else:
             commands = [

@@ -83,6 +83,7 @@ def _options() -> Namespace:
     parser.add_argument("--hosts", nargs="+", type=int, default=[2, 4], metavar="N")
     parser.add_argument("--rates", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--compressions", nargs="+", default=["none", "fp16", "int8"])
+    parser.add_argument("--hidden", help="layers of the MLP, as in [2048,1024] (by the rate)")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=300)
@@ -93,7 +94,10 @@ def check(
     made: list[Host], rate: str, compression: str, latency: float, options: Namespace
 ) -> dict:
     """Measure one setting, predict it, and compare."""
-    overrides = [f"model.hidden={SIZES[rate]}", f"data.batch_size={32 * len(made)}"]
+    overrides = [
+        f"model.hidden={options.hidden or SIZES[rate]}",
+        f"data.batch_size={32 * len(made)}",
+    ]
     overrides += [f"compression={compression}", "framework.threads=1", "trainer.seed=0"]
     places = ",".join(f"{host.name}:1" for host in made)
     with tempfile.TemporaryDirectory(prefix="hvdkit-bench-") as name:

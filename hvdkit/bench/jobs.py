@@ -21,7 +21,9 @@ def under_launcher(command: Sequence[str], *, ranks: int, hosts: str | None = No
     launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks)]
     # What is measured goes on for a while without a step, and `run` has a time limit.
     launch += ["--stall-timeout", "86400"]
-    return [*launch, *(["-H", hosts] if hosts else []), *command]
+    if hosts:
+        launch += ["-H", hosts, "--wait-for-hosts", "60"]
+    return [*launch, *command]
 
 
 def run(
