@@ -124,7 +124,7 @@ WORKDIR /workspace
 # here. There is no GPU while an image is built.
 RUN horovodrun --check-build \
  && for framework in $(if [ "$FRAMEWORKS" = both ]; then echo torch tensorflow; else echo "$FRAMEWORKS"; fi); do \
-      CUDA_VISIBLE_DEVICES="" horovodrun -np 2 python recipes/vision.py "framework=$framework" \
+      CUDA_VISIBLE_DEVICES="" hvdkit launch -np 2 recipes/vision.py "framework=$framework" \
         trainer.num_steps=3 "hydra.run.dir=/tmp/smoke-$framework"; \
     done \
  && rm -rf /tmp/smoke-*

@@ -43,7 +43,7 @@ class Builder:
     def __init__(self, folder: Path, log: Path):
         self.folder = folder
         self._log = log
-        self._vfs = [f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
+        self._places = [f"--root={folder / 'storage'}", f"--runroot={folder / 'run'}"]
         for name in ("storage", "run", "tmp", "site"):
             (folder / name).mkdir(parents=True)
         self._site = read_site(folder / "site")
@@ -84,6 +84,7 @@ class Builder:
         chosen = {**dict.fromkeys(bases, BASE), **arguments}
         return self.buildah(
             *("bud", "--network=host", "--pull-never", f"--tag={tag}"),
+            "--format=docker",  # OCI's has no SHELL
             # This buildah does not see that a stage is used whose name an ARG completes.
             "--skip-unused-stages=false",
             *(f"--build-arg={name}={value}" for name, value in chosen.items()),
@@ -122,12 +123,11 @@ class Builder:
         self.buildah("rmi", tag)
 
     def buildah(self, command: str, *arguments: str | Path) -> str:
-        return self._run("buildah", *self._vfs, command, *arguments)
+        return self._run("buildah", *self._places, command, *arguments)
 
     def _run(self, *command: str | Path) -> str:
         env = {
             **os.environ,
-            "STORAGE_DRIVER": "vfs",
             "BUILDAH_ISOLATION": "chroot",
             "TMPDIR": str(self.folder / "tmp"),
         }

@@ -95,7 +95,7 @@ def test_the_doctor_finds_nothing_wrong(run: Run, uid: int) -> None:
 @pytest.mark.parametrize("framework", ["torch", "tensorflow"])
 def test_trains_on_two_ranks(run: Run, runs: Path, framework: str) -> None:
     container = run(
-        *("horovodrun", "-np", "2", "python", "recipes/vision.py", f"framework={framework}"),
+        *("hvdkit", "launch", "-np", "2", "recipes/vision.py", f"framework={framework}"),
         "hydra.run.dir=/workspace/runs/digits",
         volumes={runs: "/workspace/runs"},
     )
@@ -119,15 +119,16 @@ def test_a_user_id_that_the_platform_chose_trains_too(run: Run, runs: Path) -> N
 
 def test_sigterm_to_its_first_process_leaves_a_checkpoint(run: Run, runs: Path) -> None:
     train = (
-        *("python", "recipes/vision.py", "trainer.num_epochs=1000"),
+        *("hvdkit", "launch", "-np", "2", "recipes/vision.py", "trainer.num_epochs=1000"),
         *("hydra.run.dir=/workspace/runs/digits", "trainer.log_every=10"),
     )
     container = run(*train, volumes={runs: "/workspace/runs"})
     container.wait_for("step 20", 120)
     assert container.first.name() == "tini"
     container.first.terminate()
-    assert container.wait(20) == 143, container.output
-    assert summary(runs / "digits")["status"] == "interrupted"
+    assert container.wait(30) == 143, container.output
+    told = summary(runs / "digits")
+    assert (told["status"], told["world_size"]) == ("interrupted", 2)
     stopped_at = summary(runs / "digits")["steps"]
     assert (runs / "digits/checkpoints/latest").exists()
     resumed = run(
