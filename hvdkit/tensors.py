@@ -58,6 +58,9 @@ class Ops(Protocol):
     def multiply(self, x: Tensor, y: Tensor, *, out: Tensor | None = None) -> Tensor:
         """`x * y`, whose shape is that of `x`; `out` as in `add_scaled`."""
 
+    def sum_of_squares(self, x: Tensor) -> Tensor:
+        """The sum of all elements' squares, in one pass: a scalar tensor."""
+
     def sqrt(self, x: Tensor) -> Tensor: ...
 
     def exp(self, x: Tensor) -> Tensor: ...
@@ -220,6 +223,9 @@ class NumpyOps:
 
     def multiply(self, x, y, *, out=None):
         return x * y
+
+    def sum_of_squares(self, x):
+        return np.vdot(x, x)
 
     def sqrt(self, x):
         return np.sqrt(x)

@@ -23,7 +23,7 @@ import numpy as np
 
 from hvdkit import metrics
 from hvdkit.adapters import versions
-from hvdkit.adapters.base import Adapter, StepResult
+from hvdkit.adapters.base import LEARN_AT, Adapter, StepResult
 from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints, Saved
 from hvdkit.comm.agreement import rank_0_does
@@ -164,7 +164,7 @@ class Trainer:
             seed=self.seed,
             reference_count=self.train_data.usual_count(),
             example=self.train_data.example(),
-            plan=self._plan(saved),
+            **self._plan(saved),
         )
         if saved:
             self._take_up(saved)
@@ -229,12 +229,16 @@ class Trainer:
             "records": len(data.source),
         }
 
-    def _plan(self, saved: Saved | None) -> list[list[str]] | None:
-        """The saved bucket plan: the bits of a sum over three ranks or more depend on it."""
-        if saved is None or saved.world_size != self.comm.size:
-            return None
+    def _plan(self, saved: Saved | None) -> dict[str, Any]:
+        """The saved bucket plan: the bits of a sum over three ranks or more depend on it, and on
+        when it is made anew."""
+        if saved is None:
+            return {}
         # Other compressions and strategies have other buckets.
-        return saved.manifest["rounding"]["buckets"] if self._reduces_alike(saved) else None
+        if saved.world_size != self.comm.size or not self._reduces_alike(saved):
+            return {"learn_at": saved.step + LEARN_AT}
+        plan = saved.manifest["rounding"]["buckets"]
+        return {"plan": plan, "learn_at": saved.manifest.get("learns_order_at")}
 
     def _reduces_alike(self, saved: Saved) -> bool:
         """Whether the saved run's strategy and compression were this one's."""
@@ -391,6 +395,7 @@ class Trainer:
         return {
             **self._identity(),
             "rounding": self._rounding(),
+            "learns_order_at": self.adapter.learns_at,
             "totals": self.comm.all_gather_object(self.adapter.totals),
             "train_loss": self._train_loss,
             "updates": [self._updates, self.skipped_steps, self._bad_in_a_row],

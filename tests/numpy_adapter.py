@@ -103,7 +103,7 @@ class NumpyAdapter(Adapter):
                 flat = np.zeros(bucket.size, bucket.dtype)
                 for param, offset in zip(bucket.params, bucket.offsets, strict=True):
                     flat[offset : offset + param.numel] = self._grads[param.name].reshape(-1)
-                self.strategy.bucket_ready(bucket, flat)
+                self.hand_over(bucket, flat)
         return loss
 
     def update(self, bucket, gradient, scalars, multiplier):

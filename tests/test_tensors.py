@@ -58,6 +58,7 @@ OPERATIONS: dict[str, Callable] = {
     "reshape": lambda ops, x, y: ops.reshape(x, (-1,)),
     "concat": lambda ops, x, y: ops.concat([x, y, x]),
     "sum": lambda ops, x, y: ops.sum(x),
+    "sum_of_squares": lambda ops, x, y: ops.sum_of_squares(x),
     "sum over columns": lambda ops, x, y: ops.sum(x, -1),
     "exp": lambda ops, x, y: ops.exp(x / 10),
     "log": lambda ops, x, y: ops.log(x * x + 1.0),

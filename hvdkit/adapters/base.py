@@ -1,8 +1,7 @@
 """The training step, once for both frameworks, over a few primitives each one supplies.
 
 An adapter owns a model, its optimizer state and the place where its tensors live. Trainers
-give it NumPy batches and get floats and NumPy state back. `step_body` is the step; torch runs
-it as it stands, TensorFlow traces it into one graph.
+give it NumPy batches and get floats and NumPy state back. The step itself is in `step.py`.
 
 May import strategies, optimizers, gradients, comm and tensors; the frameworks only below.
 """
@@ -10,7 +9,7 @@ May import strategies, optimizers, gradients, comm and tensors; the frameworks o
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from hvdkit.adapters import tables
 from hvdkit.adapters.averaging import average
 from hvdkit.adapters.loss_scale import LossScale
 from hvdkit.adapters.shard import Shard, own_name
+from hvdkit.adapters.step import Step
 from hvdkit.adapters.task import Task
 from hvdkit.comm import Comm
 from hvdkit.comm.agreement import require_equal
@@ -28,7 +29,7 @@ from hvdkit.errors import HvdkitError
 from hvdkit.gradients.buckets import Bucket, ParamSpec
 from hvdkit.optimizers import Averaged, Optimizer
 from hvdkit.strategies import Parameter, Strategy
-from hvdkit.tensors import Ops, Tensor, Variable
+from hvdkit.tensors import Tensor, Variable
 
 Batch = Mapping[str, np.ndarray]
 Sums = dict[str, np.ndarray]
@@ -36,6 +37,7 @@ Precision = Literal["fp32", "fp64", "bf16", "fp16"]
 # The dtype of weights, gradients and their sums, and what a model computes in where that is
 # another: what torch calls autocast and Keras a mixed policy (Micikevicius et al. 2018).
 DTYPES = {"fp32": "float32", "fp64": "float64", "bf16": "float32", "fp16": "float32"}
+LEARN_AT = 2  # the third step: by then whatever is made on first use has been made
 COMPUTE_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -54,7 +56,7 @@ class StepResult:
     updated: bool
 
 
-class Adapter(ABC):
+class Adapter(Step):
     """A model in one framework, ready to take steps.
 
     `model` is the framework's own kind (`torch.nn.Module`, `keras.Model`), untouched before
@@ -65,7 +67,6 @@ class Adapter(ABC):
     """
 
     framework: ClassVar[str]
-    ops: Ops
 
     def __init__(
         self,
@@ -98,14 +99,17 @@ class Adapter(ABC):
         reference_count: float,
         example: Batch,
         plan: Sequence[Sequence[str]] | None = None,
+        learn_at: int | None = LEARN_AT,
     ) -> None:
         """Make parameters agree and allocate buffers; call it once, before the first step.
 
         `reference_count` is the batch's usual count: losses are divided by it on the way back,
         so gradients have the mean's size before the true count is known. `example` is any
-        batch. `plan` is a saved bucket plan to take over.
+        batch. `plan` is a saved bucket plan to take over, and `learn_at` the step whose order
+        of gradients the buckets are planned anew for, unless that is past.
         """
         self._seed, self._reference_count = seed, reference_count
+        self.learns_at = learn_at if self.strategy.learn_order else None
         self.build(example)
         params = self.parameters()
         # Before the broadcast, in which ranks of different models would wait for ever.
@@ -119,21 +123,13 @@ class Adapter(ABC):
         self._totals = self.ops.variable(np.zeros(2), "float64")  # loss sum, count
         if self.compute_dtype == "float16":
             self._loss_scale = LossScale(self.ops)
-        self._check_tables()
+        tables.check(self.strategy.tables, self.optimizer)
         self.allocate()
         for table in self.strategy.tables:
             self._table_slots[table.spec.name] = {
                 slot: self.ops.variable(self._slot_start(slot, table))
                 for slot in self.optimizer.slots
             }
-
-    def _check_tables(self) -> None:
-        if self.strategy.tables and self.optimizer.layerwise:
-            raise HvdkitError(
-                f"{self.optimizer.name} needs the norm of whole parameters, and "
-                f"{self.strategy.tables[0].spec.name} is a table of which only some rows are "
-                "looked at: use another optimizer, or make the table dense (model.sparse=false)"
-            )
 
     def _slot_start(self, slot: str, param: Parameter) -> np.ndarray:
         start = self.optimizer.slot_start(slot)
@@ -175,6 +171,8 @@ class Adapter(ABC):
         scalars = self.optimizer.scalars(lr=lr, step=step if update is None else update)
         self.strategy.at_step(step)
         total, flags, finite = self.run_step(microbatches, local, scalars, step)
+        if step == self.learns_at:
+            self._learn_order()
         # fp16 finds its scale by overflowing: what a smaller one may mend is not held against it.
         mendable = self._loss_scale is not None and not finite and not self._loss_scale.at_floor
         return StepResult(
@@ -184,94 +182,28 @@ class Adapter(ABC):
             updated=bool(finite and total > 0),
         )
 
-    def step_body(
-        self, microbatches: Sequence[Mapping[str, Tensor]], local: Tensor, scalars: Mapping
-    ) -> Tensor:
-        """One update, over tensors; returns the summed (count, flag) of all ranks, and whether
-        the gradient was finite. If it was not, or nothing in the batch had a weight, the step
-        leaves no trace in the model."""
-        ops = self.ops
-        losses: list[Tensor] = []
-        # A copy, because a collective may work in place.
-        pending = self.comm.allreduce(ops.concat([local]), name="step.count")
-        self.strategy.begin(unit=self.unit)
-        statistics = [(variable, ops.copy(variable)) for variable in self.statistics()]
-        for i, batch in enumerate(microbatches):
-            losses.append(self.backward(batch, last=i == len(microbatches) - 1))
-        gradients = [self.strategy.gradient(bucket) for bucket in self.strategy.buckets]
-        rows = [self.strategy.row_gradient(table) for table in self.strategy.tables]
-        agreed = pending.wait()  # last, so that what a slow rank costs shows in its buckets
-        parts = [*gradients, *(values for _, values in rows)]
-        self.note_agreement(parts)
-        something = agreed[0] > 0  # not so where every record of a batch was left out
-        multiplier = self._reference_count / ops.where(something, agreed[0], agreed[0] + 1.0)
-        if self._loss_scale:
-            multiplier = multiplier / self._loss_scale.value
-        if self.clip_norm is None:
-            # All ranks have the same sum, so all come to the same answer. A sum of finite
-            # numbers is not finite only where its gradient would be useless as well.
-            finite = ops.is_finite(sum(ops.cast(ops.sum(x), "float64") for x in parts))
-        else:
-            norm = self.strategy.global_norm(parts) * multiplier
-            finite = ops.is_finite(norm)
-            # Not clip_norm / norm, which is no number where there is no gradient.
-            multiplier = multiplier * (self.clip_norm / ops.maximum(norm, self.clip_norm))
+    def _learn_order(self) -> None:
+        """Plan the buckets anew for the order in which rank 0's gradients came in this step."""
+        self.learns_at = None
+        seen = self.comm.broadcast_object(self.arrivals())
+        if seen and (buckets := self.strategy.better_plan(seen)):
+            self.lay_out(buckets)
 
-        def update() -> None:
-            for bucket, gradient in zip(self.strategy.buckets, gradients, strict=True):
-                self.update(bucket, gradient, scalars, multiplier)
-            for table, (touched, values) in zip(self.strategy.tables, rows, strict=True):
-                self._update_rows(table, touched, values, scalars, multiplier)
-            self.strategy.after_update()
-            self.strategy.commit()
-            self._add_to_totals(sum(losses[1:], losses[0]), local[0])
+    def lay_out(self, buckets: Sequence[Bucket]) -> None:
+        """Go on from the same state with other buckets; every rank calls it, between steps."""
+        strategy = self.strategy
+        kept = {k: np.array(x) for k, x in self.read_arrays().items() if not k.startswith("stat")}
+        shared, own = strategy.state_dict(), strategy.own_state()
+        strategy.take_over(buckets)
+        self.allocate()
+        self.write_parameters(kept)
+        strategy.load_state_dict(shared)
+        strategy.load_own_state(own, shared=False)
 
-        def undo() -> None:
-            self.strategy.rollback()
-            for variable, before in statistics:
-                ops.assign(variable, before)
-
-        ops.when(finite & something, update, undo)
-        if self._loss_scale:
-            self._loss_scale.adjust(finite)
-        return ops.concat([agreed, ops.reshape(ops.cast(finite, "float64"), (1,))])
-
-    def note_agreement(self, gradients: Sequence[Tensor]) -> None:  # noqa: B027 - for TensorFlow
-        """The summed gradients are there, for an adapter that measures when."""
-
-    def loss_factor(self, loss: Tensor) -> Tensor | float:
-        """What a microbatch's summed `loss` is multiplied by on its way back."""
-        unit = self.unit
-        return self.ops.cast(unit, self.ops.dtype(loss)) if self._loss_scale else unit
-
-    @property
-    def unit(self) -> Tensor | float:
-        """How many times the true gradient of the summed loss the step's gradients are."""
-        scale = self._loss_scale.value if self._loss_scale else 1.0
-        return scale / self._reference_count
-
-    def _update_rows(
-        self, table: Parameter, rows: Tensor, gradient: Tensor, scalars: Mapping, multiplier: Tensor
-    ) -> None:
-        """Apply the optimizer to the touched rows of a table. The others keep their weights and
-        slots as they are: momentum and decay reach a row only with a gradient."""
-        ops, dtype = self.ops, table.spec.dtype
-        slots = self._table_slots[table.spec.name]
-        value, new_slots = self.optimizer.update(
-            ops,
-            ops.take_rows(table.variable, rows),
-            gradient * self.typed(multiplier, dtype),
-            {name: ops.take_rows(slot, rows) for name, slot in slots.items()},
-            {name: self.typed(scalar, dtype) for name, scalar in scalars.items()},
-            self.optimizer.weight_decay,
-        )
-        ops.put_rows(table.variable, rows, value)
-        for name, new in new_slots.items():
-            ops.put_rows(slots[name], rows, new)
-
-    def typed(self, number: Any, dtype: str) -> Any:
-        """A number that may be multiplied with tensors of `dtype`."""
-        return self.ops.cast(number, dtype) if hasattr(number, "dtype") else number
+    def arrivals(self) -> list[str]:
+        """The names of the dense parameters in the order their gradients came in the last step;
+        empty where nobody can tell."""
+        return []
 
     def new_values(
         self,
@@ -284,11 +216,6 @@ class Adapter(ABC):
         """What the optimizer makes of one whole parameter and its slots."""
         decay = self.optimizer.weight_decay if len(spec.shape) > 1 else 0.0
         return self.optimizer.update(self.ops, param, grad, slots, scalars, decay)
-
-    def _add_to_totals(self, loss: Tensor, count: Tensor) -> None:
-        ops = self.ops
-        pair = [ops.reshape(ops.cast(x, "float64"), (1,)) for x in (loss, count)]
-        ops.assign_add(self._totals, ops.concat(pair))
 
     @property
     def totals(self) -> tuple[float, float]:
@@ -311,10 +238,6 @@ class Adapter(ABC):
         """Trainable variables, then the statistics that ranks must agree on, in model order."""
 
     @abstractmethod
-    def statistics(self) -> list[Variable]:
-        """What a forward pass in training changes: batch norm's running mean, say."""
-
-    @abstractmethod
     def allocate(self) -> None:
         """Make gradient buffers and optimizer slots for the strategy's buckets."""
 
@@ -323,19 +246,6 @@ class Adapter(ABC):
         self, microbatches: Sequence[Batch], local: np.ndarray, scalars: dict, step: int
     ) -> np.ndarray:
         """Run `step_body` on NumPy input."""
-
-    @abstractmethod
-    def backward(self, batch: Mapping[str, Tensor], *, last: bool) -> Tensor:
-        """Add the gradient of sum(loss) times `loss_factor`; return sum(loss).
-
-        With `last`, hand every bucket and table to the strategy as soon as it is complete.
-        """
-
-    @abstractmethod
-    def update(
-        self, bucket: Bucket, gradient: Tensor, scalars: Mapping, multiplier: Tensor
-    ) -> None:
-        """Apply the optimizer to a bucket's parameters, with `gradient` times `multiplier`."""
 
     @property
     @abstractmethod
@@ -441,7 +351,7 @@ class Adapter(ABC):
     def read_trainable(self) -> dict[str, np.ndarray]:
         """The trainable parameters by canonical name and in canonical layout."""
 
-    def close(self) -> None:  # noqa: B027 - most adapters have nothing to undo
+    def close(self) -> None:
         """Give the model back to its owner as an ordinary one."""
 
 

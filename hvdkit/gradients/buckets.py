@@ -8,6 +8,7 @@ VLDB 2020, section 3.2.3).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,31 @@ def plan_buckets(
         current.append(spec)
     closed.extend(open_by_kind.values())
     return tuple(_bucket(i, params, world_size) for i, params in enumerate(closed))
+
+
+def in_order(specs: Sequence[ParamSpec], seen: Sequence[str]) -> list[ParamSpec]:
+    """`specs` as `plan_buckets` takes them, for gradients that came in the order `seen`.
+
+    Those that never came are planned as the last to come, where they keep nothing else waiting.
+    """
+    place = {name: i for i, name in enumerate(seen)}
+    return sorted(specs, key=lambda spec: place.get(spec.name, len(seen)), reverse=True)
+
+
+def lateness(buckets: Sequence[Bucket], seen: Sequence[str]) -> float:
+    """How much of the gradient is there when the average byte can leave: from 0 to 1.
+
+    A bucket leaves once its last gradient is there; gradients come in the order `seen`.
+    """
+    nbytes = {spec.name: spec.nbytes for bucket in buckets for spec in bucket.params}
+    total = sum(nbytes.values())
+    arrived = dict(zip(seen, itertools.accumulate(nbytes[name] for name in seen), strict=True))
+    leaves = (
+        max(arrived.get(name, total) for name in bucket.names)
+        * sum(spec.nbytes for spec in bucket.params)
+        for bucket in buckets
+    )
+    return sum(leaves) / (total * total)
 
 
 def buckets_from_names(

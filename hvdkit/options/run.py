@@ -71,6 +71,7 @@ class DataOptions:
 class AllReduceOptions:
     bucket_mb: float = positive()
     chunk_mb: float | None = positive(default=None)
+    learn_order: bool
 
 
 @dataclass(kw_only=True)
@@ -84,6 +85,8 @@ class CommOptions(HorovodSettings):
 
     bucket_mb: float = positive()
     chunk_mb: float | None = positive(default=None)
+    learn_order: bool
+    autotune: bool
 
 
 @dataclass(kw_only=True)

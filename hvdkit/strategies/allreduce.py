@@ -33,9 +33,11 @@ class AllReduce(Strategy):
         compression: Compression | None = None,
         bucket_mb: float = 4.0,
         chunk_mb: float | None = None,
+        learn_order: bool = True,
     ):
-        super().__init__(bucket_mb=bucket_mb)
+        super().__init__(bucket_mb=bucket_mb, learn_order=learn_order)
         self.compression = compression or NoCompression()
+        self.sums_plainly = isinstance(self.compression, NoCompression)
         self.plain = NoCompression()
         self.chunk_mb = chunk_mb
         self._parts: dict[int, list[Part]] = {}  # of each bucket
@@ -44,7 +46,14 @@ class AllReduce(Strategy):
 
     def setup(self, params, comm, ops, *, plan=None):
         super().setup(params, comm, ops, plan=plan)
-        axes = {param.spec.name: param.axes for param in params if param.axes is not None}
+        self._set_up_compression()
+
+    def take_over(self, buckets):
+        super().take_over(buckets)
+        self._set_up_compression()
+
+    def _set_up_compression(self) -> None:
+        axes = {param.spec.name: param.axes for param in self._params if param.axes is not None}
         self._parts = {bucket.index: self._cut(bucket, axes) for bucket in self.buckets}
         for compression in (self.compression, self.plain):
             buckets = [b for b in self.buckets if self._compression(b) is compression]

@@ -17,8 +17,18 @@ from typing import Any
 import numpy as np
 
 from hvdkit.comm import Comm, Traffic
-from hvdkit.gradients.buckets import Bucket, ParamSpec, buckets_from_names, plan_buckets
+from hvdkit.gradients.buckets import (
+    Bucket,
+    ParamSpec,
+    buckets_from_names,
+    in_order,
+    lateness,
+    plan_buckets,
+)
 from hvdkit.tensors import Ops, Tensor, Variable
+
+# The least gain in lateness (part of a backward pass) for which buckets are laid out anew.
+_WORTH_WHILE = 0.02
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,11 @@ class Strategy(ABC):
 
     buckets: tuple[Bucket, ...]
     tables: tuple[Parameter, ...]
+    # Whether `gradient` is the plain sum, in its own dtype, of what all ranks handed over.
+    sums_plainly: bool = False
 
-    def __init__(self, *, bucket_mb: float):
-        self.bucket_mb = bucket_mb
+    def __init__(self, *, bucket_mb: float, learn_order: bool = True):
+        self.bucket_mb, self.learn_order = bucket_mb, learn_order
 
     def setup(
         self,
@@ -62,14 +74,36 @@ class Strategy(ABC):
         self._params = tuple(params)
         trained = [param for param in params if param.trainable]
         self.tables = tuple(param for param in trained if param.sparse)
-        specs = [param.spec for param in trained if not param.sparse]
+        self._dense = [param.spec for param in trained if not param.sparse]
         if plan is None:
-            self.buckets = plan_buckets(
-                specs, cap_mb=self.bucket_mb, world_size=self.shards(), apart=self.is_apart
-            )
+            self.buckets = self._planned(self._dense)
         else:
-            self.buckets = buckets_from_names(specs, plan, world_size=self.shards())
+            self.buckets = buckets_from_names(self._dense, plan, world_size=self.shards())
         self.broadcast_parameters()
+
+    def _planned(self, specs: Sequence[ParamSpec]) -> tuple[Bucket, ...]:
+        return plan_buckets(
+            specs, cap_mb=self.bucket_mb, world_size=self.shards(), apart=self.is_apart
+        )
+
+    def better_plan(self, seen: Sequence[str]) -> tuple[Bucket, ...] | None:
+        """Buckets for gradients that come in the order `seen`, if they can leave earlier then."""
+        ordered = in_order(self._dense, seen)
+        better = self._planned(ordered)
+        if lateness(self.buckets, seen) - lateness(better, seen) <= _WORTH_WHILE:
+            return None
+        self._dense = ordered
+        return better
+
+    def planned_with(self, **settings: Any) -> tuple[Bucket, ...]:
+        """Buckets with other values of the attributes of these names, which are kept."""
+        for name, value in settings.items():
+            setattr(self, name, value)
+        return self._planned(self._dense)
+
+    def take_over(self, buckets: Sequence[Bucket]) -> None:
+        """Go on with other buckets, between two steps."""
+        self.buckets = tuple(buckets)
 
     def broadcast_parameters(self) -> None:
         """Give every rank rank 0's parameters, bit for bit."""
@@ -129,7 +163,7 @@ class Strategy(ABC):
     def global_norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """The Euclidean norm (float64) of the whole gradient, from what `gradient` and
         `row_gradient` gave."""
-        squares = [self.ops.cast(self.ops.sum(g * g), "float64") for g in gradients]
+        squares = [self.ops.cast(self.ops.sum_of_squares(g), "float64") for g in gradients]
         return self.ops.sqrt(sum(squares[1:], squares[0]))
 
     @abstractmethod

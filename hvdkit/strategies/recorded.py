@@ -6,6 +6,7 @@ in a variable, so that a compiled step is seen from inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -49,6 +50,10 @@ class Recorded:
 
     def __init__(self, inner: Strategy):
         self.inner, self.silent, self.on = inner, False, True
+        self._set_up()
+
+    def _set_up(self) -> None:
+        inner = self.inner
         buckets = [Message(f"bucket {b.index}", _nbytes(b)) for b in inner.buckets]
         self.messages = [*buckets, *(Message(t.spec.name, None) for t in inner.tables)]
         self._kept = inner.ops.variable(np.zeros((3, len(self.messages))), "float64")
@@ -57,6 +62,13 @@ class Recorded:
         self._asked: dict[int, Tensor] = {}
         self._agreed: dict[int, Tensor] = {}
         self._own: dict[str, Any] = {}  # what did not travel in a silent step
+
+    # Every bucket is waited for before any is updated, so that waiting shows where it happens.
+    sums_plainly = False
+
+    def take_over(self, buckets: Sequence[Bucket]) -> None:
+        self.inner.take_over(buckets)
+        self._set_up()
 
     @classmethod
     def of(cls, adapter: Adapter) -> Recorded:

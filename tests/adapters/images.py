@@ -29,7 +29,14 @@ def train_data(task: Any, *, batch_size: int = 8, **options: Any) -> TrainData:
     return TrainData(source(), task, batch_size=batch_size, seed=0, prefetch=0, **options)
 
 
-def adapter(framework: str, model: Any, *, bucket_mb: float = 4.0, **options: Any) -> Adapter:
+def adapter(
+    framework: str,
+    model: Any,
+    *,
+    bucket_mb: float = 4.0,
+    learn_order: bool = True,
+    **options: Any,
+) -> Adapter:
     """A set-up adapter of one framework around a model of it, alone."""
     chosen: dict[str, Any] = {"optimizer": SGD(lr=0.1), "precision": "fp32"}
     if framework == "torch":
@@ -46,7 +53,7 @@ def adapter(framework: str, model: Any, *, bucket_mb: float = 4.0, **options: An
 
         made = TensorFlowAdapter
         task = Classification(layout="nhwc")
-    strategy = AllReduce(compression=NoCompression(), bucket_mb=bucket_mb)
+    strategy = AllReduce(compression=NoCompression(), bucket_mb=bucket_mb, learn_order=learn_order)
     result: Adapter = made(
         model=model, task=task, strategy=strategy, **{"comm": SoloComm(), **chosen, **options}
     )

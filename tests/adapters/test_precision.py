@@ -187,9 +187,10 @@ def test_compiled_blocks_keep_communication_behind_the_backward_pass() -> None:
             return self.head(torch.relu(second(x)))
 
     mine = adapter("torch", Blocks(), comm=Comm(), compile="blocks", bucket_mb=0.01)
+    train(mine, stop=1)  # which leaves nothing early: it tells what a gradient is made of
     events.clear()
-    train(mine, stop=1)
+    train(mine, start=1, stop=2)
     begun = events.index("the first block's backward")
-    assert events[:begun] == ["step.count", "bucket.0", "bucket.1"]
+    assert events[:begun] == ["bucket.0", "bucket.1"]
     assert len([name for name in events[begun:] if name.startswith("bucket")]) >= 1
     mine.close()

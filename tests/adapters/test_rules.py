@@ -33,10 +33,10 @@ CASES = [*((name, None) for name in RULES), ("adamw", 0.5), ("lamb", 0.5)]
 
 @pytest.mark.parametrize(("name", "ema_decay"), CASES)
 def test_a_rule_is_one_rule(name: str, ema_decay: float | None, monkeypatch: Any) -> None:
-    import hvdkit.adapters.torch.adapter as torch_adapter
+    import hvdkit.adapters.torch.buffers as torch_buffers
 
     # Several pieces a parameter, and one that ends with a bucket.
-    monkeypatch.setattr(torch_adapter, "_PIECE", 100)
+    monkeypatch.setattr(torch_buffers, "_PIECE", 100)
     made = twins.pair(
         Problem(make=make, source=source()), optimizer=RULES[name], ema_decay=ema_decay
     )

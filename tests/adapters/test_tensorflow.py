@@ -104,6 +104,19 @@ def test_microbatches_and_buckets_change_nothing(bucket_mb: float) -> None:
         np.testing.assert_allclose(arrays(parts)[name], array, rtol=1e-4, atol=1e-6)
 
 
+def test_other_buckets_between_two_steps_change_nothing() -> None:
+    stays, changes = (adapter("tensorflow", Shared(), optimizer=Adam(lr=0.01)) for _ in range(2))
+    changes.load_state(arrays(stays))
+    train(stays)
+    train(changes, stop=2)
+    changes.overlap = False
+    changes.lay_out(changes.strategy.planned_with(bucket_mb=1e-6))
+    train(changes, start=2)
+    assert len(changes.strategy.buckets) > 1
+    for name, array in arrays(stays).items():
+        np.testing.assert_allclose(arrays(changes)[name], array, rtol=1e-5, atol=1e-7)
+
+
 def test_an_unused_variable_stays_while_the_others_train() -> None:
     model = Shared()
     mine = adapter("tensorflow", model)

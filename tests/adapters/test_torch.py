@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hvdkit.comm import Done, Handle, SoloComm
 from hvdkit.errors import HvdkitError
@@ -60,6 +61,28 @@ class Frozen(Shared):
         self.enter.requires_grad_(False)
 
 
+class Backwards(nn.Module):
+    """Layers that are used in another order than the model names them in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.Linear(5, 5)
+        self.first, self.last = nn.Linear(PIXELS, 5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.middle(torch.tanh(self.first(x.flatten(1))))))
+
+
+class Recomputed(Shared):
+    """A layer in two reentrant checkpoints: its gradient comes in two parts."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.enter(x.flatten(1)))
+        for _ in range(2):
+            x = checkpoint(self.twice, x, use_reentrant=True).tanh()
+        return self.head(x)
+
+
 def convolutions() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(SHAPE[2], 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)
@@ -71,6 +94,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "tied": Tied,
     "unused": Unused,
     "frozen": Frozen,
+    "backwards": Backwards,
+    "recomputed": Recomputed,
     "convolutions": convolutions,
 }
 
@@ -178,6 +203,60 @@ def test_an_unused_parameter_has_a_zero_gradient_and_stays() -> None:
         assert parameter.grad is not None
         assert not parameter.grad.any()
         assert torch.equal(parameter, before[name])
+
+
+def test_buckets_are_planned_anew_for_the_order_their_gradients_come_in() -> None:
+    # One bucket holds all but what the middle layer has, if the model's order is gone by.
+    cap = 1550 / 2**20
+    mine, stays = (adapter("torch", made(k), bucket_mb=cap) for k in ("backwards", "tied"))
+    planned = [each.strategy.buckets for each in (mine, stays)]
+    for each in (mine, stays):
+        train(each, stop=2)
+    assert planned == [each.strategy.buckets for each in (mine, stays)]
+    for each in (mine, stays):
+        train(each, start=2, stop=4)
+    layers = [{name.partition(".")[0] for name in b.names} for b in mine.strategy.buckets]
+    assert [{"first", "last"}, {"middle"}] == [
+        {name.partition(".")[0] for name in b.names} for b in planned[0]
+    ]
+    assert layers == [{"last", "middle", "first"}, {"first"}]
+    assert mine.strategy.buckets[1].names == ("first.weight",)
+    assert stays.strategy.buckets == planned[1]  # the model's own order will do
+
+
+@pytest.mark.parametrize("kind", ["shared", "unused", "recomputed"])
+def test_other_buckets_between_two_steps_change_nothing(kind: str) -> None:
+    stays, changes = (adapter("torch", made(kind), optimizer=Adam(lr=0.01)) for _ in range(2))
+    train(stays)
+    train(changes, stop=2)
+    changes.overlap = False
+    changes.lay_out(changes.strategy.planned_with(bucket_mb=1e-6))
+    train(changes, start=2)
+    assert len(changes.strategy.buckets) > 1
+    for name, array in arrays(stays).items():
+        np.testing.assert_array_equal(arrays(changes)[name], array)
+
+
+def test_an_order_is_not_learnt_where_that_is_turned_off() -> None:
+    mine = adapter("torch", made("backwards"), bucket_mb=1550 / 2**20, learn_order=False)
+    planned = mine.strategy.buckets
+    train(mine)
+    assert mine.strategy.buckets == planned
+
+
+def test_a_gradient_whose_second_part_comes_too_late_is_refused() -> None:
+    class Later(Recomputed):
+        twofold = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if self.twofold else Shared.forward(self, x)
+
+    model = Later()
+    mine = adapter("torch", model, bucket_mb=1e-6)
+    train(mine, stop=2)
+    model.twofold = True
+    with pytest.raises(HvdkitError, match=r"second part of the gradient of twice.*use_reentrant"):
+        train(mine, start=2, stop=3)
 
 
 def test_a_parameter_that_falls_out_of_use_has_no_gradient_left_over() -> None:

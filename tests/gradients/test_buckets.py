@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvdkit.gradients.buckets import ParamSpec, buckets_from_names, plan_buckets
+from hvdkit.gradients.buckets import (
+    ParamSpec,
+    buckets_from_names,
+    in_order,
+    lateness,
+    plan_buckets,
+)
 
 shapes = st.lists(st.integers(1, 40), max_size=3).map(tuple)
 specs = st.lists(
@@ -96,3 +102,32 @@ def test_a_plan_of_another_model_is_refused(plan: list[list[str]], odd: str) -> 
 def test_a_cap_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0"):
         plan_buckets(SPECS, cap_mb=0, world_size=1)
+
+
+@given(**plans, data=st.data())
+def test_buckets_planned_for_an_order_are_closed_in_that_order(
+    specs: Any, cap_mb: Any, world_size: Any, data: Any
+) -> None:
+    """Those that never came are planned last, and nothing that did waits for one longer."""
+    names = [spec.name for spec in specs]
+    seen = data.draw(st.permutations(names))[: data.draw(st.integers(0, len(names)))]
+    place = {name: i for i, name in enumerate([*seen, *sorted(set(names) - set(seen))])}
+    buckets = plan_buckets(in_order(specs, seen), cap_mb=cap_mb, world_size=world_size)
+    for dtype in ("float32", "float64"):
+        planned = [p.name for bucket in buckets if bucket.dtype == dtype for p in bucket.params]
+        assert [n for n in planned if n in seen] == sorted(
+            set(planned) & set(seen), key=lambda n: place[n]
+        )
+        assert planned[: len(set(planned) & set(seen))] == [n for n in planned if n in seen]
+
+
+def test_lateness_is_how_much_is_there_when_the_average_byte_leaves() -> None:
+    specs = [ParamSpec(name, (10,), "float32") for name in "abcd"]
+    pairs = buckets_from_names(specs, ["ab", "cd"], world_size=1)
+    assert lateness(pairs, "abcd") == (0.5 + 1.0) / 2
+    assert lateness(pairs, "acbd") == (0.75 + 1.0) / 2
+    assert lateness(pairs, "abc") == lateness(pairs, "abcd"), (
+        "what never comes is as late as can be"
+    )
+    singles = buckets_from_names(specs, "abcd", world_size=1)
+    assert lateness(singles, "dbca") == lateness(singles, "abcd") == 2.5 / 4

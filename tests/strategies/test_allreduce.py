@@ -12,7 +12,7 @@ from hvdkit.comm.threads import run_ranks
 from hvdkit.gradients.compression import FP16Compression, NoCompression
 from hvdkit.optimizers import SGD, Adam
 from hvdkit.strategies import AllReduce
-from tests.numpy_adapter import CLASSES, FEATURES, Linear, adapter, train_data
+from tests.numpy_adapter import CLASSES, FEATURES, Linear, NumpyAdapter, adapter, train_data
 
 STEPS = 12
 
@@ -199,3 +199,45 @@ def test_statistics_are_averaged_over_ranks() -> None:
     mean = np.mean([own for own, _ in results], axis=0)
     for _, averaged in results:
         np.testing.assert_allclose(averaged, mean)
+
+
+@pytest.mark.parametrize(
+    ("values", "skipped"),
+    [
+        ((2e38, 2e38), True),  # each is a number, and their sum is not
+        ((np.inf, 0.0), True),
+        ((0.0, np.nan), True),
+        ((np.inf, -np.inf), True),
+        ((1e15, 1e15), False),
+    ],
+)
+@pytest.mark.parametrize("encoded", [False, True])
+def test_every_rank_skips_what_no_rank_can_use(
+    values: tuple[float, float], skipped: bool, encoded: bool
+) -> None:
+    """By the sums themselves, and by the squares of what each rank brings to them."""
+
+    class Given(NumpyAdapter):
+        def hand_over(self, bucket: Any, flat: np.ndarray) -> None:
+            flat[-1] = values[self.comm.rank]
+            super().hand_over(bucket, flat)
+
+    def body(comm: Comm) -> tuple[bool, bool]:
+        strategy = AllReduce(compression=NoCompression(), bucket_mb=1e-6)
+        strategy.sums_plainly = not encoded
+        made = Given(
+            model=Linear(),
+            task=train_data().task,
+            optimizer=SGD(lr=0.1),
+            strategy=strategy,
+            comm=comm,
+        )
+        data = train_data()
+        made.setup(seed=0, reference_count=8, example=data.example())
+        before = made.weights_sha256()
+        (microbatches,) = data.batches(start=0, stop=1, replica=strategy.replica())
+        result = made.train_step(microbatches, step=0, lr=0.1)
+        return result.skipped, made.weights_sha256() == before
+
+    with np.errstate(all="ignore"):
+        assert run_ranks(2, body) == [(skipped, skipped)] * 2

@@ -37,6 +37,7 @@ class TensorFlowAdapter(Adapter):
     """
 
     framework = "tensorflow"
+    traced = True
 
     def __init__(self, *, jit_compile: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
@@ -106,6 +107,7 @@ class TensorFlowAdapter(Adapter):
         ]
 
     def allocate(self):
+        self._steps.clear()  # they are traced with the buckets there were
         by_name = {place.name: place.variable.value for place in self._places}
         self._variables = {
             name: by_name[name] for bucket in self.strategy.buckets for name in bucket.names
@@ -181,7 +183,7 @@ class TensorFlowAdapter(Adapter):
             with tf.control_dependencies(dense):
                 self._computed = tf.timestamp()
             for bucket in self.strategy.buckets:
-                self.strategy.bucket_ready(bucket, self._flat(bucket))
+                self.hand_over(bucket, self._flat(bucket))
             for table in self.strategy.tables:
                 slices = self._grads[table.spec.name]
                 rows = tf.cast(slices.indices, tf.int64)
@@ -213,7 +215,8 @@ class TensorFlowAdapter(Adapter):
         }
 
     def _flat(self, bucket):
-        parts = [tf.reshape(self._grads[name], (-1,)) for name in bucket.names]
+        with tf.control_dependencies([] if self.overlap else [self._computed]):
+            parts = [tf.reshape(self._grads[name], (-1,)) for name in bucket.names]
         if bucket.size > bucket.numel:
             parts.append(tf.zeros((bucket.size - bucket.numel,), bucket.dtype))
         return parts[0] if len(parts) == 1 else tf.concat(parts, 0)

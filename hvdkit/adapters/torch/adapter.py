@@ -1,17 +1,13 @@
 """A `torch.nn.Module` taking steps: flat buffers, and buckets that leave during backward.
 
-Parameters of a bucket are views into one buffer. When the last of its gradients is there they
-are copied into another and become views into it, and the collective works on that in place;
-a parameter that fills a bucket by itself is not even copied. The optimizer runs over the
-buffers in cache-sized pieces.
+Parameters of a bucket are views into one buffer, its gradients into another (`buffers.py` says
+how they come there), and the collective works on that in place as soon as the last of them is
+there. The optimizer runs over the buffers in cache-sized pieces.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -19,51 +15,15 @@ import torch
 
 from hvdkit.adapters.base import Adapter
 from hvdkit.adapters.streams import stream_words
+from hvdkit.adapters.torch.buffers import Buffers, pieces, store_all, view
 from hvdkit.adapters.torch.ops import TorchOps
 from hvdkit.errors import HvdkitError
-from hvdkit.gradients.buckets import Bucket, ParamSpec
+from hvdkit.gradients.buckets import ParamSpec
 from hvdkit.optimizers import LayerwiseOptimizer
 from hvdkit.strategies import Parameter
 
 _log = logging.getLogger(__name__)
 Compile = Literal["model", "blocks"]
-
-# Small enough for a piece of parameters, gradients, slots and temporaries to stay in a core's
-# L2 cache; measured by benchmarks/step.py.
-_PIECE = 128 * 1024
-
-
-@dataclass
-class _Buffers:
-    """A bucket's memory. `missing` counts gradients still to come in this backward pass."""
-
-    bucket: Bucket
-    params: list[torch.nn.Parameter]
-    values: torch.Tensor
-    slots: dict[str, torch.Tensor]
-    decay: torch.Tensor | float
-    missing: int = 0
-
-    @functools.cached_property
-    def grads(self) -> torch.Tensor:
-        return torch.zeros_like(self.values)
-
-    @functools.cached_property
-    def grad_views(self) -> list[torch.Tensor]:
-        return [_view(self.grads, self.bucket, i) for i in range(len(self.params))]
-
-    def slots_at(self, here: slice) -> dict[str, torch.Tensor]:
-        return {name: slot[here] for name, slot in self.slots.items()}
-
-    def gather(self) -> torch.Tensor:
-        """The bucket's gradients in one buffer, with each `grad` a view into it."""
-        grads = [param.grad for param in self.params]
-        if len(grads) == 1 and self.bucket.size == grads[0].numel() and _is_alone(grads[0]):
-            return grads[0].view(-1)  # autograd's own tensor is the buffer
-        torch._foreach_copy_(self.grad_views, grads)
-        for param, view in zip(self.params, self.grad_views, strict=True):
-            param.grad = view
-        return self.grads
 
 
 class TorchAdapter(Adapter):
@@ -89,11 +49,12 @@ class TorchAdapter(Adapter):
             )
         self.device = torch.device(device)
         self.ops = TorchOps(self.device)
-        self._buffers: list[_Buffers] = []
+        self._buffers: list[Buffers] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._statistics: list[torch.Tensor] | None = None
         self._waiting_tables: set[str] = set()  # whose gradient has not come in this pass
         self._launching = False
+        self._arrived: list[str] | None = None  # whose gradient has come, in a step that learns
 
     # ---- setup ---------------------------------------------------------------------------
 
@@ -154,13 +115,16 @@ class TorchAdapter(Adapter):
         return self._statistics
 
     def allocate(self):
+        self._remove_hooks()
+        self._buffers = []
         by_name = dict(self.model.named_parameters())
         for bucket in self.strategy.buckets:
             params = [by_name[name] for name in bucket.names]
             buffers = self._allocate_bucket(bucket, params)
             self._buffers.append(buffers)
-            for param in params:
-                self._hooks.append(param.register_post_accumulate_grad_hook(self._hook(buffers)))
+            for name, param in zip(bucket.names, params, strict=True):
+                hook = self._hook(buffers, name)
+                self._hooks.append(param.register_post_accumulate_grad_hook(hook))
         for table in self.strategy.tables:
             hook = self._table_hook(table)
             self._hooks.append(table.variable.register_post_accumulate_grad_hook(hook))
@@ -168,11 +132,11 @@ class TorchAdapter(Adapter):
     def _allocate_bucket(self, bucket, params):
         values = self.ops.zeros((bucket.size,), bucket.dtype)
         for i, param in enumerate(params):
-            view = _view(values, bucket, i)
-            view.copy_(param.detach())
-            param.data = view
+            place = view(values, bucket, i)
+            place.copy_(param.detach())
+            param.data = place
         slots = {name: self._new_slot(name, values) for name in self.optimizer.slots}
-        return _Buffers(bucket, params, values, slots, self._decay(bucket, values))
+        return Buffers(bucket, params, values, slots, self._decay(bucket, values))
 
     def _new_slot(self, name, values):
         start = self.optimizer.slot_start(name)
@@ -184,18 +148,16 @@ class TorchAdapter(Adapter):
         decay = torch.zeros_like(values)
         for i, spec in enumerate(bucket.params):
             if len(spec.shape) > 1:
-                _view(decay, bucket, i).fill_(self.optimizer.weight_decay)
+                view(decay, bucket, i).fill_(self.optimizer.weight_decay)
         return decay
 
     # ---- the step ------------------------------------------------------------------------
 
     def run_step(self, microbatches, local, scalars, step):
         self._seed_step(step)
+        self._arrived = [] if step == self.learns_at else None
         for buffers in self._buffers:
-            # With no gradient there, autograd hands its own tensor over instead of adding
-            # to zeros, which would be two more passes over memory.
-            for param in buffers.params:
-                param.grad = None
+            buffers.begin()
         for table in self.strategy.tables:
             table.variable.grad = None
         batches = [self._tensors(batch) for batch in microbatches]
@@ -218,21 +180,26 @@ class TorchAdapter(Adapter):
             self._launching = True
             self._waiting_tables = {table.spec.name for table in self.strategy.tables}
             for buffers in self._buffers:
-                buffers.missing = len(buffers.params)
+                buffers.expect_all()
         (loss * self.loss_factor(loss)).backward()
         if last:
             self._launching = False
             self._launch_rest()
         return loss.detach()
 
-    def _hook(self, buffers):
-        def arrived(_param):
-            if self._launching:
-                buffers.missing -= 1
-                if buffers.missing == 0:
-                    self.strategy.bucket_ready(buffers.bucket, buffers.gather())
+    def _hook(self, buffers, name):
+        def arrived(param):
+            if not self._launching:
+                return
+            if self._arrived is not None:
+                self._arrived.append(name)
+            if buffers.came(param, name) and self.overlap:
+                self.hand_over(buffers.bucket, buffers.gather())
 
         return arrived
+
+    def arrivals(self):
+        return list(dict.fromkeys(reversed(self._arrived or ())))[::-1]  # last come of each
 
     def _autocast(self):
         return torch.autocast(
@@ -269,11 +236,9 @@ class TorchAdapter(Adapter):
             if table.spec.name in self._waiting_tables:
                 self._launch_table(table)
         for buffers in self._buffers:
-            if buffers.missing:
-                for param in buffers.params:
-                    if param.grad is None:
-                        param.grad = torch.zeros_like(param)
-                self.strategy.bucket_ready(buffers.bucket, buffers.gather())
+            if not buffers.left:
+                self.hand_over(buffers.bucket, buffers.gather())
+            buffers.end()
 
     @torch.no_grad()
     def update(self, bucket, gradient, scalars, multiplier):
@@ -284,13 +249,14 @@ class TorchAdapter(Adapter):
             rule = cast("LayerwiseOptimizer", self.optimizer)
             self._update_layerwise(rule, buffers, gradient.mul_(factor), scalars)
             return
-        for here in _pieces(bucket.size, on_cpu):
+        for here in pieces(bucket.size, on_cpu):
             if not on_cpu or factor != 1.0:
                 gradient[here].mul_(factor)
             values, slots = buffers.values[here], buffers.slots_at(here)
             decay = buffers.decay if isinstance(buffers.decay, float) else buffers.decay[here]
             new = self.optimizer.update(self.ops, values, gradient[here], slots, scalars, decay)
-            _store_all(values, slots, new)
+            store_all(values, slots, new)
+            buffers.used(gradient, here)
 
     def _update_layerwise(self, rule, buffers, gradient, scalars):
         """A rule that needs the norms of whole parameters, on pieces of each in turn."""
@@ -299,14 +265,14 @@ class TorchAdapter(Adapter):
             vector = len(spec.shape) < 2
             decay = 0.0 if vector else rule.weight_decay
             direction = torch.empty(spec.numel, dtype=gradient.dtype, device=gradient.device)
-            places = list(_pieces(spec.numel, gradient.device.type == "cpu"))
+            places = list(pieces(spec.numel, gradient.device.type == "cpu"))
             for place in places:
                 here = slice(start + place.start, start + place.stop)
                 values, slots = buffers.values[here], buffers.slots_at(here)
                 direction[place], new = rule.prepare(
                     self.ops, values, gradient[here], slots, scalars, decay
                 )
-                _store_all(values, slots, (values, new))
+                store_all(values, slots, (values, new))
             ratio = 1.0
             if not vector:
                 norms = (buffers.values[start : start + spec.numel].norm(), direction.norm())
@@ -315,7 +281,7 @@ class TorchAdapter(Adapter):
                 here = slice(start + place.start, start + place.stop)
                 values, slots = buffers.values[here], buffers.slots_at(here)
                 new = rule.apply(self.ops, values, direction[place], slots, scalars, ratio, decay)
-                _store_all(values, slots, new)
+                store_all(values, slots, new)
 
     @torch.no_grad()
     def swap_buckets(self, slot):
@@ -378,47 +344,24 @@ class TorchAdapter(Adapter):
         for buffers in self._buffers:
             for i, name in enumerate(buffers.bucket.names):
                 for slot, flat in buffers.slots.items():
-                    places[f"optimizer/{slot}/{name}"] = _view(flat, buffers.bucket, i)
+                    places[f"optimizer/{slot}/{name}"] = view(flat, buffers.bucket, i)
         for name, slots in self._table_slots.items():
             places |= {f"optimizer/{slot}/{name}": kept for slot, kept in slots.items()}
         return places
 
-    def close(self):
+    def _remove_hooks(self):
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+
+    def close(self):
+        self._remove_hooks()
         for module in self.model.modules():
             module._compiled_call_impl = None
 
 
 def _spec(name, tensor):
     return ParamSpec(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-
-
-def _view(flat, bucket, i):
-    spec, start = bucket.params[i], bucket.offsets[i]
-    return flat[start : start + spec.numel].view(spec.shape)
-
-
-def _is_alone(grad):
-    """Whether nothing else sees the memory of a gradient that autograd has handed over.
-
-    It may be a view of what the backward pass still needs, or another parameter's gradient as
-    well (of `a + b`, say): then it must not be reduced in place. Without torch's private count
-    of a storage's users nothing is known, and the answer is no.
-    """
-    count = getattr(torch._C, "_storage_Use_Count", None)
-    if count is None or not grad.is_contiguous():
-        return False
-    storage = grad.untyped_storage()  # the gradient itself and this name are two users
-    return count(storage._cdata) == 2 and storage.nbytes() == grad.nbytes
-
-
-def _pieces(size: int, on_cpu: bool) -> Iterator[slice]:
-    """[0, size) in runs that fit a core's cache; whole on a GPU."""
-    step = _PIECE if on_cpu else size
-    for start in range(0, size, step):
-        yield slice(start, min(start + step, size))
 
 
 def _blocks(model):
@@ -428,15 +371,3 @@ def _blocks(model):
             yield from child
         else:
             yield from _blocks(child)
-
-
-def _store_all(values, slots, new):
-    new_values, new_slots = new
-    _store(values, new_values)
-    for name, value in new_slots.items():
-        _store(slots[name], value)
-
-
-def _store(place, value):
-    if value.data_ptr() != place.data_ptr():  # else the rule has put it there
-        place.copy_(value)

@@ -54,6 +54,10 @@ class TorchOps:
     def multiply(self, x, y, *, out=None):
         return torch.mul(x, y, out=out)
 
+    def sum_of_squares(self, x):
+        flat = x.reshape(-1)
+        return torch.dot(flat, flat)
+
     def sqrt(self, x):
         return torch.sqrt(x)
 
