@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import logging
 import os
 import signal
 import sys
@@ -26,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hvdkit import adapters
 from hvdkit.adapters.base import Adapter
-from hvdkit.callbacks import Agreement, Callback
+from hvdkit.callbacks import Agreement, Callback, Tuning
 from hvdkit.comm import Comm
 from hvdkit.data import Dataset, EvalData, TrainData
 from hvdkit.errors import HvdkitError
@@ -34,6 +33,7 @@ from hvdkit.explain import explain, leaves
 from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
+from hvdkit.launch.logs import print_logs
 from hvdkit.options import SCHEMAS
 from hvdkit.options.run import check_reduction
 from hvdkit.run_folder import RunFolder, Summary, folder_name
@@ -241,13 +241,15 @@ class Run:
         _Place.folder = self.folder.path
         heartbeat.current().tell(stall_timeout=self.config.launch.stall_timeout)
         options = self.config.framework
+        knobs = {name: self.config.comm[name] for name in _KNOBS}
+        self._tuning = Tuning.of(self.config, self.folder.path, knobs)
         self.comm: Comm = adapters.start(
             options.name,
             precision=self.config.trainer.precision,
             threads=options.threads,
-            horovod=HorovodSettings(**{name: self.config.comm[name] for name in _KNOBS}),
+            horovod=HorovodSettings(**knobs),
         )
-        _print_logs(self.comm.rank)
+        print_logs(self.comm.rank)
         self.folder = self.folder.shared(self.comm)
         _Place.folder = self.folder.path
         heartbeat.current().tell(folder=str(_Place.folder.absolute()))
@@ -298,7 +300,11 @@ class Run:
             task=task,
             comm=self.comm,
             optimizer=build(self.config.optimizer),
-            strategy=build(self.config.strategy, compression=build(self.config.compression)),
+            strategy=build(
+                self.config.strategy,
+                compression=build(self.config.compression),
+                **self._tuning.agreed(self.comm),
+            ),
             precision=self.config.trainer.precision,
             clip_norm=self.config.trainer.clip_norm,
             ema_decay=self.config.trainer.ema_decay,
@@ -354,6 +360,7 @@ class Run:
             _ConfigFiles(self.config),
             Agreement(facts),
             *(build(node) for node in nodes if node is not None),
+            *self._tuning.callbacks(),
         ]
 
 
@@ -370,24 +377,3 @@ class _ConfigFiles(Callback):
     def on_open(self, trainer: Trainer) -> None:
         if trainer.folder:
             trainer.folder.write_config(self._texts)
-
-
-class _Printer(logging.Handler):
-    """Write to sys.stdout as it is now, which a progress bar may have redirected."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # One write a line: a launcher that prefixes output would split print's two.
-        sys.stdout.write(self.format(record) + "\n")
-        sys.stdout.flush()
-
-
-def _print_logs(rank: int) -> None:
-    """Rank 0 prints what it has to say; the others only warnings, with their number."""
-    handler = _Printer(logging.INFO if rank == 0 else logging.WARNING)
-    handler.setFormatter(
-        logging.Formatter("%(message)s" if rank == 0 else f"rank {rank}: %(message)s")
-    )
-    logger = logging.getLogger("hvdkit")
-    logger.setLevel(logging.INFO)
-    logger.handlers[:] = [handler]
-    logger.propagate = False

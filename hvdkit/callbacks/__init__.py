@@ -1,6 +1,7 @@
 """What happens beside training: logs, bars, checks. A callback may look at the trainer and at
 what is below it, and never changes what is computed."""
 
+from hvdkit.callbacks.autotune import Autotune, Tuning
 from hvdkit.callbacks.base import Callback
 from hvdkit.callbacks.consistency import Agreement, WeightDigest
 from hvdkit.callbacks.log import Log
@@ -11,11 +12,13 @@ from hvdkit.callbacks.timeline import Timeline
 
 __all__ = [
     "Agreement",
+    "Autotune",
     "Callback",
     "Log",
     "Progress",
     "Stragglers",
     "TensorBoard",
     "Timeline",
+    "Tuning",
     "WeightDigest",
 ]
