@@ -27,7 +27,7 @@ def explain(error: Exception, workload: str) -> str:
         return f"{group}={name} is not known{hint}\n{group} is one of: {', '.join(known)}"
     if isinstance(error, OverrideParseException):
         cause = (str(error.__cause__ or error) or str(error)).splitlines()
-        told = [line for line in cause if not line.startswith("See https")][:2]
+        told = [line for line in cause if not line.startswith("See https") and line.strip(" ^")][:2]
         return (
             f"{error.override} cannot be read: {'; '.join(told)}\n"
             "one value is KEY=VALUE, a sweep KEY=A,B or KEY=range(START,STOP,STEP), in quotes "

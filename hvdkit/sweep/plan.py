@@ -148,8 +148,10 @@ class Plan:
         given = [word.split("=")[0] for word in sys.argv[1:] if word.startswith("-")]
         if {"--config-name", "-cn"} & set(given):
             words += ["--config-name", config.job.config_name]
-        own = [word for word in config.overrides.hydra if not word.startswith(_OF_THE_SWEEP)]
-        return [*words, *own]
+        for word in config.overrides.hydra:
+            if not word.lstrip("+~").startswith(_OF_THE_SWEEP):
+                words.append(word)
+        return words
 
     @contextmanager
     def claim(self, say: Callable[[str], None]) -> Iterator[int]:
