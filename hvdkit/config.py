@@ -104,7 +104,7 @@ def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable
                     "-m inside a running job would make every rank run the whole sweep: "
                     "start it without horovodrun"
                 )
-            _register_plugins()
+            register_plugins()
             hydra.main(version_base="1.3", config_path=_CONF, config_name=workload)(guarded)()
         except (HvdkitError, KeyboardInterrupt) as error:
             end_job(error, job)
@@ -114,8 +114,8 @@ def _program(workload: Workload, body: Callable[[DictConfig], None]) -> Callable
     return program
 
 
-def _register_plugins() -> None:
-    # Hydra looks for plugins by walking folders, and an editable install has none to walk.
+def register_plugins() -> None:
+    """Make our plugins known: Hydra walks folders for them, and an editable install has none."""
     for module, name in _PLUGINS:
         Plugins.instance().register(getattr(importlib.import_module(module), name))
 
