@@ -72,6 +72,8 @@ def run_on_hosts(
             places = ",".join(f"{host.name}:{a_host}" for host in hosts)
             launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks), "-H", places]
             launch += ["--wait-for-hosts", "60"]
+            # The hosts share this machine's cores, and each believes all of them to be its own.
+            launch += ["--env", "OMPI_MCA_mpi_yield_when_idle=1"]
             commands = [(hosts[0].command([*launch, *python], cwd=HERE.parent), {})]
         else:
             commands = [

@@ -118,6 +118,7 @@ def taken_up(stage):
     for name in FEEDBACK:
         place = Path(os.environ["HVDKIT_TEST_RUNS"], name, "whole")
         saved = Checkpoints(place / "checkpoints", stage.comm).newest()
+        assert saved is not None
         trainer = fit(stage, name, place, 6, resume=True)  # it is at its end already
         own = stage.comm.all_gather_object(trainer.adapter.strategy.own_state())
         there = saved.sums_of_own()

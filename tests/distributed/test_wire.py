@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def measured(stage, strategy):
 
 
 def encodings(stage):
-    kinds = [
+    kinds: list[Any] = [
         compression.NoCompression,
         compression.FP16Compression,
         compression.BF16Compression,
