@@ -77,6 +77,7 @@ class AllReduceOptions:
 @dataclass(kw_only=True)
 class AdasumOptions:
     bucket_mb: float = positive()
+    learn_order: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,15 @@ class Adasum(AllReduce):
     rank's batch stays right on many. It takes 2, 4, 8 ... ranks, and no compression or tables.
     """
 
-    def __init__(self, *, compression: Compression | None = None, bucket_mb: float = 4.0):
-        super().__init__(compression=compression, bucket_mb=bucket_mb)
+    def __init__(
+        self,
+        *,
+        compression: Compression | None = None,
+        bucket_mb: float = 4.0,
+        learn_order: bool = True,
+    ):
+        super().__init__(compression=compression, bucket_mb=bucket_mb, learn_order=learn_order)
+        self.sums_plainly = False
         if not isinstance(self.compression, NoCompression):
             raise HvdkitError(
                 "strategy=adasum compares whole gradients, which are sent as they are: leave "

@@ -49,8 +49,15 @@ class AllReduce(Strategy):
         self._set_up_compression()
 
     def take_over(self, buckets):
+        state, (own, shared) = self.state_dict(), self.moving_state()
         super().take_over(buckets)
         self._set_up_compression()
+        self.load_state_dict(state)
+        self.load_own_state(own, shared=shared)
+
+    def moving_state(self) -> tuple[dict[str, np.ndarray], bool]:
+        """What `load_own_state` is to be given on other buckets: one's own, or the ranks' sum."""
+        return self.own_state(), False
 
     def _set_up_compression(self) -> None:
         axes = {param.spec.name: param.axes for param in self._params if param.axes is not None}

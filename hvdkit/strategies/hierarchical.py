@@ -29,8 +29,14 @@ class Hierarchical(AllReduce):
         compression: Compression | None = None,
         bucket_mb: float = 4.0,
         chunk_mb: float | None = None,
+        learn_order: bool = True,
     ):
-        super().__init__(compression=compression, bucket_mb=bucket_mb, chunk_mb=chunk_mb)
+        super().__init__(
+            compression=compression,
+            bucket_mb=bucket_mb,
+            chunk_mb=chunk_mb,
+            learn_order=learn_order,
+        )
         if not self.compression.divisible:
             raise HvdkitError(
                 "strategy=hierarchical shares each bucket out among a host's ranks, and "
@@ -51,6 +57,14 @@ class Hierarchical(AllReduce):
             start = part.start + size * self._inside.rank
             mine.append(dataclasses.replace(part, start=start, stop=start + size))
         compression.setup(mine, across, self.ops)
+
+    def moving_state(self):
+        # In other buckets, other elements are this rank's to keep.
+        sums = {}
+        for name, array in sorted(self.own_state().items()):
+            total = self.comm.allreduce(self.ops.array(array), name=f"moving.{name}").wait()
+            sums[name] = self.ops.numpy(total)
+        return sums, True
 
     def shards(self):
         hosts = len(self._across_group.ranks)

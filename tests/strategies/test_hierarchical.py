@@ -11,7 +11,7 @@ from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.compression import Int8Compression, PowerSGDCompression, TopKCompression
-from hvdkit.strategies import Hierarchical
+from hvdkit.strategies import AllReduce, Hierarchical
 from tests.numpy_adapter import adapter, train_data
 from tests.strategies.test_allreduce import trained
 
@@ -87,3 +87,22 @@ def test_where_it_makes_no_sense_it_is_refused(ranks: int, per_host: int, words:
 def test_a_compression_of_whole_matrices_is_refused() -> None:
     with pytest.raises(HvdkitError, match="PowerSGDCompression needs whole matrices"):
         Hierarchical(compression=PowerSGDCompression())
+
+
+@pytest.mark.parametrize("per_host", [2, 4])
+def test_other_buckets_take_over_what_is_held_back(per_host: int) -> None:
+    """As when the order of gradients has been learnt: in a hierarchy, and in one ring."""
+    held = {"residual/head.weight": np.arange(18.0).reshape(3, 6)}
+
+    def body(comm: Comm) -> dict[str, np.ndarray]:
+        kind = Hierarchical if per_host < comm.size else AllReduce
+        strategy = kind(compression=Int8Compression(block=8, min_size=1), bucket_mb=1e-4)
+        made = adapter(comm, strategy=strategy)
+        made.setup(seed=0, reference_count=8, example=train_data().example())
+        strategy.load_own_state(held, shared=True)
+        strategy.take_over(strategy.planned_with(bucket_mb=1e-6))
+        return strategy.own_state()
+
+    shares = run_ranks(4, body, per_host=per_host)
+    for name, expected in held.items():
+        np.testing.assert_array_equal(sum(share[name] for share in shares), expected)
