@@ -39,7 +39,7 @@ def two():
 def launch(start):
     """Start `hvdkit launch` on the first of some hosts, a rank on each unless flags say more."""
 
-    def launch(made, *words, flags=None, timeout=150):
+    def launch(made, *words, flags=None, timeout=280):
         if flags is None:
             flags = ["-H", ",".join(f"{host.name}:1" for host in made)]
         command = [sys.executable, "-m", "hvdkit", "launch", *flags, *words]

@@ -48,7 +48,7 @@ def allocated(cluster, start):
     """Start a command in an allocation of `tasks` tasks on both nodes."""
     made, env = cluster
 
-    def allocated(*command, tasks=2, timeout=150):
+    def allocated(*command, tasks=2, timeout=280):
         salloc = ["salloc", "--quiet", "--nodes=2", f"--ntasks={tasks}"]
         return start([*salloc, *command], host=made[0], env=env, timeout=timeout)
 
