@@ -191,7 +191,8 @@ class Host:
     def _sshd(self) -> int | None:
         for child in psutil.Process(self.pid).children():
             with suppress(psutil.NoSuchProcess):
-                if child.name() == "sshd":
+                # Not one of its sessions, which it leaves to PID 1.
+                if "/run/ssh/sshd_config" in " ".join(child.cmdline()):
                     return cast(int, child.pid)
         return None
 
