@@ -32,8 +32,9 @@ def vision(folder: Path | str, *overrides: str) -> list[str]:
 def losses(folder: Path) -> list[float]:
     """A run's losses so far, step by step."""
     file = folder / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    records = map(json.loads, lines)
+    text = file.read_text() if file.is_file() else ""
+    # A line that has no end yet is being written.
+    records = map(json.loads, text.rpartition("\n")[0].splitlines())
     return [record["train/loss"] for record in records if "train/loss" in record]
 
 
