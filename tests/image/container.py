@@ -28,6 +28,7 @@ mount --make-rprivate /
 mount --bind "$root" "$root"
 cd "$root"
 mount -t proc proc proc
+mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
 for name in null zero full random urandom tty; do
