@@ -179,8 +179,8 @@ def check_interrupted_sweeps(sweep: Sweep, values: list[float]) -> None:
     second.send(signal.SIGKILL)
     # At once: its job still has the slots, and the next sweep waits until it has ended.
     third = sweep.begin(lrs, timeout=130 * len(values))
-    assert second.wait() == -signal.SIGKILL
     assert third.wait() == 0, third.output
+    assert second.wait() == -signal.SIGKILL
     assert f"job 0 ({names[0]}) was completed earlier" in third.output
     assert f"job 1 goes on on localhost:{sweep.np}" in third.output
     assert sweep.statuses() == {"completed"}
@@ -227,8 +227,8 @@ def test_a_search_prunes_and_survives_its_own_death(sweep):
     first.wait_until(lambda: search.has_saved("optimizer.lr=0.1"))
     first.send(signal.SIGKILL)
     second = search.begin()
-    first.wait()
     assert second.wait() == 0, second.output
+    assert first.wait() == -signal.SIGKILL
     trials = load(search.folder, "sqlite").trials
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "COMPLETE"], second.output
     assert [t.params["optimizer.lr"] for t in trials] == ["0.02", "1e-06", "0.1"]
