@@ -243,7 +243,7 @@ def test_a_search_prunes_and_survives_its_own_death(sweep):
     best = min((trials[0], trials[2]), key=lambda t: t.value)
     file = (search.folder / "experiment/best.yaml").read_text()
     assert f"# Trial {best.number}: train_loss" in file
-    assert f"lr: {best.params['optimizer.lr']}\n" in file
+    assert f"with optimizer.lr={best.params['optimizer.lr']}.\n" in file
 
 
 @pytest.mark.soak
