@@ -290,7 +290,7 @@ def test_twenty_trials_find_no_worse_a_rate_than_the_default(start, recipe, tmp_
     found = {}
     for name, words in (
         ("default", []),
-        ("best", ["--config-dir", str(folder), "experiment=best"]),
+        ("best", ["experiment=best", "--config-dir", str(folder)]),
     ):
         job = recipe(tmp_path / name, "framework.threads=1", *words, np=1, **options)
         assert job.wait() == 0, job.output
