@@ -108,7 +108,7 @@ def check(
             folder,
             steps=options.steps,
             rounds=options.rounds,
-            encodings=True,
+            encodings=[compression],
         )
         launch = jobs.under_launcher(command, ranks=len(made), hosts=places)
         jobs.run(

@@ -81,6 +81,7 @@ def _add_step(kinds: Any) -> None:
     )
     _add_ranks(command)
     _add_measuring(command)
+    _add_compressions(command)
     _add_program(command, required=True)
     _add_json(command)
     command.set_defaults(run=_run("step"))
@@ -128,6 +129,7 @@ def _add_predict(kinds: Any) -> None:
     )
     _add_ranks(command)
     _add_measuring(command)
+    _add_compressions(command)
     _add_program(command, required=False)
     _add_json(command)
     command.set_defaults(run=_run("predict"))
@@ -149,6 +151,15 @@ def _add_measuring(command: argparse.ArgumentParser) -> None:
         default=600.0,
         metavar="SECONDS",
         help="for each of its jobs (600)",
+    )
+
+
+def _add_compressions(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--compressions",
+        type=lambda text: tuple(text.replace(",", " ").split()),
+        metavar="LIST",
+        help="as in none,fp16 (default: all)",
     )
 
 

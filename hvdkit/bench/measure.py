@@ -11,7 +11,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -47,14 +47,14 @@ def steps_needed(steps: int, rounds: int) -> int:
 class Measure(Callback):
     """Write what `rounds` blocks of `steps` steps of either kind took to `file`, and end.
 
-    With `encodings`, also what each compression of `conf/compression` costs to encode and
-    decode, and what it sends.
+    `encodings` names compressions of `conf/compression`: what each costs to encode and decode,
+    and what it sends, is written as well.
     """
 
     every_rank = True
 
-    def __init__(self, *, file: str, steps: int, rounds: int, encodings: bool = False):
-        self._file, self._encodings = Path(file), encodings
+    def __init__(self, *, file: str, steps: int, rounds: int, encodings: Sequence[str] = ()):
+        self._file, self._encodings = Path(file), tuple(encodings)
         self._blocks = [(kind, WARM_UP, False) for kind in ("travelling", "silent")]
         for _ in range(rounds):
             for kind in ("travelling", "silent"):
@@ -116,9 +116,9 @@ class Measure(Callback):
             "sum_rate": _sum_rate(self._comm.barrier),
         }
         ranks = self._comm.all_gather_object(mine)
-        encodings = self._encodings and self._encoded(trainer)
+        encodings = self._encoded(trainer)
         if self._comm.rank == 0:
-            content = {**self._about(trainer), "ranks": ranks, "encodings": encodings or {}}
+            content = {**self._about(trainer), "ranks": ranks, "encodings": encodings}
             self._file.write_text(json.dumps(content))
         self._comm.barrier()
         self._comm.close()
@@ -156,8 +156,9 @@ class Measure(Callback):
 
     def _encoded(self, trainer: Trainer) -> dict[str, Any]:
         """For each compression and number of ranks: seconds and bytes of every bucket."""
-        found = {}
-        for name, node in compressions().items():
+        found, known = {}, compressions()
+        for name in self._encodings:
+            node = known[name]
             found[name] = [
                 _encode(trainer.adapter, self._recorded, node, ranks) for ranks in ENCODED_FOR
             ]

@@ -21,9 +21,19 @@ def run(parsed: argparse.Namespace) -> int:
     if (parsed.measured is None) == (parsed.program is None):
         raise HvdkitError("give either a recipe to measure now, or --measured FILE")
     clusters = [_cluster(parsed, workers) for workers in parsed.workers]
-    measured = load(parsed.measured) if parsed.measured else step.measure(parsed, encodings=True)
-    if not measured["encodings"]:
-        raise HvdkitError("the measurement has no compression in it: measure again")
+    encodings = step.chosen(parsed)
+    if parsed.measured:
+        measured = load(parsed.measured)
+        absent = [n for n in parsed.compressions or () if n not in measured["encodings"]]
+        if absent or not measured["encodings"]:
+            raise HvdkitError(
+                f"{parsed.measured} does not say what {' and '.join(absent) or 'compressions'} "
+                "cost: measure again, with --compressions"
+            )
+        encodings = parsed.compressions or tuple(measured["encodings"])
+    else:
+        measured = step.measure(parsed, encodings=encodings)
+    measured["encodings"] = {name: measured["encodings"][name] for name in encodings}
     rows = predictions(measured, clusters)
     print_table(predict_table(rows, measured, clusters[0]))
     if parsed.json:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit.bench import jobs
-from hvdkit.bench.measure import steps_needed
+from hvdkit.bench.measure import compressions, steps_needed
 from hvdkit.bench.measured import summarize
 from hvdkit.bench.tables import print_table, step_notes, step_table
 from hvdkit.errors import HvdkitError
@@ -22,7 +22,7 @@ from hvdkit.launch.environment import current_job
 
 def run(parsed: argparse.Namespace) -> int:
     """Measure, print, write."""
-    measured = measure(parsed, encodings=parsed.json is not None)
+    measured = measure(parsed, encodings=chosen(parsed) if parsed.json else ())
     print_table(step_table(measured))
     print("\n".join(step_notes(measured)))
     if parsed.json:
@@ -30,7 +30,18 @@ def run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def measure(parsed: argparse.Namespace, *, encodings: bool) -> dict[str, Any]:
+def chosen(parsed: argparse.Namespace) -> tuple[str, ...]:
+    """The compressions to encode with. Raises `HvdkitError` for one that there is not."""
+    known = tuple(compressions())
+    for name in parsed.compressions or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise HvdkitError(f"no compression {name}{hint}: there are {', '.join(known)}")
+    return parsed.compressions or known
+
+
+def measure(parsed: argparse.Namespace, *, encodings: Sequence[str]) -> dict[str, Any]:
     """Run the recipe on all ranks and alone, turn about, and sum up."""
     if current_job().launcher != "none":
         raise HvdkitError(
@@ -43,7 +54,7 @@ def measure(parsed: argparse.Namespace, *, encodings: bool) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="hvdkit-bench-") as name:
             folder = Path(name)
             command = measuring(
-                program, parsed.overrides, folder, encodings=encodings and not number, **options
+                program, parsed.overrides, folder, encodings=() if number else encodings, **options
             )
             if parsed.np > 1:
                 command = jobs.under_launcher(command, ranks=parsed.np, hosts=parsed.hosts)
@@ -51,7 +62,7 @@ def measure(parsed: argparse.Namespace, *, encodings: bool) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="hvdkit-bench-") as name:
             folder = Path(name)
             share = [*parsed.overrides, *_share(together[0])]
-            command = measuring(program, share, folder, encodings=False, **options)
+            command = measuring(program, share, folder, encodings=(), **options)
             if parsed.np > 1:
                 alone.append(_result(command, folder, parsed.timeout, "one process alone"))
     return summarize(together, alone)
@@ -74,7 +85,7 @@ def measuring(
     *,
     steps: int,
     rounds: int,
-    encodings: bool,
+    encodings: Sequence[str],
 ) -> list[str]:
     """The command of a rank that measures and leaves `measured.json` in `folder`."""
     needed = steps_needed(steps, rounds)
@@ -94,7 +105,7 @@ def measuring(
         f"+callbacks.measure.file={folder / 'measured.json'}",
         f"+callbacks.measure.steps={steps}",
         f"+callbacks.measure.rounds={rounds}",
-        f"+callbacks.measure.encodings={str(encodings).lower()}",
+        f"+callbacks.measure.encodings=[{','.join(encodings)}]",
     ]
 
 

@@ -134,6 +134,7 @@ WRONG = {
     "--bandwidth 25Gbit --latency 20us --workers 8": "--measured FILE",
     "--bandwidth 25Gbit --latency 20us --workers 10 --local-workers 4 --measured x": "whole hosts",
     "--bandwidth 25Gbit --latency 20us --workers 8 vission": "did you mean vision",
+    "--bandwidth 25Gbit --latency 20us --workers 8 vision --compressions itn8": "did you mean int8",
 }
 
 

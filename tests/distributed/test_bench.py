@@ -16,7 +16,7 @@ def test_a_steps_parts_add_up(start, tmp_path, framework):
     path = tmp_path / "measured.json"
     program = ["step", "-np", "2", "vision", f"framework={framework}", "data.batch_size=64"]
     program += ["model.hidden=[512,256]", "comm.bucket_mb=0.5"]
-    flags = ["--steps", "6", "--rounds", "1", "--json", str(path)]
+    flags = ["--steps", "6", "--rounds", "1", "--json", str(path), "--compressions", "none,fp16"]
     job = start([*BENCH, *program, *flags], env=ENV, timeout=200)
     assert job.wait() == 0, job.output
     measured = json.loads(path.read_text())
