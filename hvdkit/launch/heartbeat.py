@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -33,6 +34,8 @@ JOB = "HVDKIT_JOB"
 
 INTERVAL = 1.0  # seconds between two beats
 _CONNECT_TIMEOUT = 3.0
+_UNANSWERED = 60  # seconds until a beat that nobody has acknowledged means that the line is dead
+_LEAVING = 120.0  # seconds to leave in, once the launcher is gone
 
 EndKind = Literal["done", "mistake", "failed", "follows"]
 """Why a rank leaves: it has done its work, or was stopped; a mistake of the user's, which it has
@@ -106,6 +109,9 @@ class Heartbeat:
                 found = socket.create_connection((host, int(port)), _CONNECT_TIMEOUT)
                 found.sendall(json.dumps(hello).encode() + b"\n")
                 if found.recv(3) == b"ok\n":
+                    found.setsockopt(
+                        socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNANSWERED
+                    )
                     return found
                 found.close()
         return None
@@ -138,9 +144,12 @@ class Heartbeat:
             else:
                 os.kill(os.getpid(), int(order))
         if not orders and not self._over.is_set():
-            # The launcher died: as if it had asked to finish the step, save and leave.
+            # The launcher died, or its host is cut off: as if it had asked to finish the step,
+            # save and leave. A rank that waits for a host that is gone never would.
             self._over.set()
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_LEAVING)
+            os._exit(128 + signal.SIGTERM)
 
 
 _current: Heartbeat | None = None

@@ -3,10 +3,9 @@
 Children inherit an environment however they detach themselves, so nothing escapes that the job
 has started. This file is also a program, sent to other hosts through ssh's standard input:
 
-    python3 - JOB SIGNAL [RANK...]   < processes.py
+    python3 - JOB SIGNAL,SIGNAL... [RANK...]   < processes.py
 
-so it imports the standard library only. It signals the processes (SIGNAL 0: none), then prints
-`count` of those that are left.
+so it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -46,24 +45,19 @@ def _rank(environ: Sequence[bytes]) -> int | None:
     return None
 
 
-def send(job: str, number: int, ranks: Sequence[int] | None = None) -> int:
-    """Signal the job's processes on this machine; how many there were."""
-    count = 0
-    for process in processes(job, ranks):
-        count += 1
-        if number:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, number)
-    return count
+def send(job: str, numbers: Sequence[int], ranks: Sequence[int] | None = None) -> None:
+    """Send each of these signals, in order, to the job's processes on this machine."""
+    for number in numbers:
+        # Twice, when it kills: for what was being started meanwhile.
+        for _ in range(2 if number == signal.SIGKILL else 1):
+            for process in processes(job, ranks):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, number)
 
 
 def main() -> None:
-    job, number, *ranks = sys.argv[1:]
-    send(job, int(number), [int(rank) for rank in ranks] or None)
-    left = send(job, 0)
-    if int(number) == signal.SIGKILL:
-        left = sum(send(job, signal.SIGKILL) for _ in range(3))  # what they had just started
-    print(left)
+    job, numbers, *ranks = sys.argv[1:]
+    send(job, [int(number) for number in numbers.split(",")], [*map(int, ranks)] or None)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,29 +23,24 @@ def ssh(request: Request, host: Host, *words: str) -> list[str]:
 
 
 def signal_everywhere(
-    request: Request, job: str, number: int, ranks: Sequence[int] | None = None
+    request: Request, job: str, *numbers: int, ranks: Sequence[int] | None = None
 ) -> None:
     """Signal the job's processes, or those of some ranks, on all hosts."""
     if ranks is None or ranks:
-        signal_here(job, number, ranks)
-        signal_remote(request, job, number, ranks)
-
-
-def signal_here(job: str, number: int, ranks: Sequence[int] | None = None) -> None:
-    processes.send(job, number, ranks)
-    if number == signal.SIGKILL:
-        processes.send(job, number, ranks)  # what was being started meanwhile
+        processes.send(job, numbers, ranks)
+        _signal_remote(request, job, numbers, ranks)
 
 
 def left_here(job: str) -> bool:
     return next(processes.processes(job), None) is not None
 
 
-def signal_remote(
-    request: Request, job: str, number: int, ranks: Sequence[int] | None = None
+def _signal_remote(
+    request: Request, job: str, numbers: Sequence[int], ranks: Sequence[int] | None
 ) -> None:
     """The same on the other hosts, all at once; one that does not answer is passed over."""
-    words = [sys.executable, "-", job, str(int(number)), *map(str, ranks or ())]
+    listed = ",".join(str(int(number)) for number in numbers)
+    words = [sys.executable, "-", job, listed, *map(str, ranks or ())]
     running = []
     for host in request.remote:
         there = [*srun_on(host), *words] if request.allocation else ssh(request, host, *words)

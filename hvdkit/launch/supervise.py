@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hvdkit.launch import remote
+from hvdkit.launch import processes, remote
 from hvdkit.launch.command import Request, command, environment
 from hvdkit.launch.environment import status_of
 from hvdkit.launch.heartbeat import JOB
@@ -219,8 +219,8 @@ class Supervisor:
         self._watch.ask("stacks", but=stall.ranks if stall.silent else ())
         if stall.silent:
             # A stopped process prints its stack as the first thing when it goes on.
-            for number in (signal.SIGUSR2, signal.SIGCONT):
-                remote.signal_everywhere(self.request, self.job, number, stall.ranks)
+            numbers = (signal.SIGUSR2, signal.SIGCONT)
+            remote.signal_everywhere(self.request, self.job, *numbers, ranks=stall.ranks)
 
     def _kill(self) -> None:
         self._killed, self._asked_at = True, time.monotonic()
@@ -231,9 +231,13 @@ class Supervisor:
         deadline = time.monotonic() + _TRAILING
         while remote.left_here(self.job) and time.monotonic() < deadline:
             time.sleep(0.02)
-        remote.signal_here(self.job, signal.SIGKILL)
-        if self._killed or self._asked is not None or self._watch.failed():
-            remote.signal_remote(self.request, self.job, signal.SIGKILL)
+        # A job that ended well has had its launcher see to the other hosts, and one that was
+        # killed was killed there already: a host that does not answer is waited for once.
+        unclean = self._asked is not None or self._watch.failed()
+        if unclean and not self._killed:
+            remote.signal_everywhere(self.request, self.job, signal.SIGKILL)
+        else:
+            processes.send(self.job, [signal.SIGKILL])
 
     # ---- the end ----------------------------------------------------------------------------
 
