@@ -70,7 +70,10 @@ class Container:
         self._log = log
         name = host.name if host else "container"
         env = {"HOSTNAME": name, "TERM": "dumb", **config.env}
-        mounts = [word for pair in (volumes or {}).items() for word in map(str, pair)]
+        names = log.with_suffix(".hosts")
+        names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+        places = {names: "/etc/hosts", **(volumes or {})}  # an engine names the container too
+        mounts = [word for pair in places.items() for word in map(str, pair)]
         enter = ["nsenter", f"--target={host.pid}", "--net", "--"] if host else []
         spaces = ["--mount", "--pid", "--uts", "--ipc", *([] if host else ["--net"])]
         user = int(config.user) if uid is None else uid
