@@ -8,7 +8,6 @@ Needs root, slurmctld, slurmd and Slurm's commands. Imports the standard library
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -49,7 +48,7 @@ PartitionName=high Nodes=ALL PriorityTier=2
 _DAEMONS = """
 slurmctld -D -f "$SLURM_CONF" > "$1/slurmctld.log" 2>&1 &
 slurmd -D -f "$SLURM_CONF" > "$1/slurmd.log" 2>&1 &
-wait
+exec cat
 """
 
 
@@ -100,7 +99,7 @@ def one_node(folder: Path) -> Iterator[Slurm]:
     daemons = subprocess.Popen(
         [*spaces, "sh", "-c", _DAEMONS, "daemons", str(folder)],
         env=environ,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # closed when its owner is gone, and that ends it
         start_new_session=True,
     )
     slurm = Slurm(folder, environ)
@@ -108,8 +107,8 @@ def one_node(folder: Path) -> Iterator[Slurm]:
         _wait_until_it_runs_jobs(slurm, daemons)
         yield slurm
     finally:
-        daemons.send_signal(signal.SIGKILL)
-        daemons.wait()
+        daemons.kill()
+        daemons.communicate()
 
 
 def _wait_until_it_runs_jobs(slurm: Slurm, daemons: subprocess.Popen[bytes]) -> None:
