@@ -65,11 +65,11 @@ train: setup ## Train the digits recipe on NP ranks (FRAMEWORK, ARGS)
 	horovodrun -np $(NP) python recipes/vision.py framework=$(FRAMEWORK) $(ARGS)
 
 test: lint ## Run everything: lint, types, unit tests, then tests on real ranks
-	$(python) -m pytest -m 'not launch and not soak and not image and not gpu'
+	$(python) -m pytest -n 2 -m 'not launch and not soak and not image and not gpu'
 	$(python) -m pytest -m 'launch and not soak'
 
 test-fast: setup ## Run the tests that start no ranks and no build (under a minute)
-	$(python) -m pytest -m 'not launch and not soak and not system and not image and not gpu'
+	$(python) -m pytest -n 2 -m 'not launch and not soak and not system and not image and not gpu'
 
 # Installed, and not removed with its settings left behind, is what `ii` means.
 test-packages: ## (root) Install the system programs that some tests need (again: at once)
