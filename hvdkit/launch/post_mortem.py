@@ -27,6 +27,8 @@ _SRUN_KILLED = re.compile(r"srun: error: \S+: task (\d+): Killed")
 _SRUN_EXITED = re.compile(r"srun: error: \S+: task (\d+): Exited with exit code (\d+)")
 _IMPROPER = re.compile(r"calling finalize|calling \"finalize\"|exiting without calling", re.I)
 
+_NOT_STARTED = re.compile(r"srun: error: task \d+ launch failed")
+
 # Why no rank ever began, by what mpirun, ssh or srun say, and what to do about it.
 _REASONS = (
     (
@@ -128,6 +130,11 @@ def _without_heartbeat(
         return f"{request.program[0]} ended with exit status {status}"
     said = "\n".join(f"  | {line}" for line in noise.splitlines() if line.strip())
     return f"the job did not start (exit status {status}); {request.launcher} says:\n{said}"
+
+
+def srun_started_nothing(tails: Tails) -> bool:
+    """Whether srun says that it could not start a rank, which it does with status 0."""
+    return not tails.ranks and any(_NOT_STARTED.match(line) for line in tails.launcher)
 
 
 def about_stall(

@@ -24,7 +24,7 @@ from hvdkit.launch.command import Request, command, environment
 from hvdkit.launch.environment import status_of
 from hvdkit.launch.heartbeat import JOB
 from hvdkit.launch.output import Tails, Untagger
-from hvdkit.launch.post_mortem import about_failure, about_stall
+from hvdkit.launch.post_mortem import about_failure, about_stall, srun_started_nothing
 from hvdkit.launch.watch import Stall, Watch
 
 _TICK = 0.2  # seconds between two looks at the clock
@@ -252,7 +252,7 @@ class Supervisor:
             all_done = status == 0 and not self._watch.failed()
             return 0 if all_done else 128 + self._asked
         failed = self._watch.failed()
-        if status == 0 and failed is None:
+        if status == 0 and failed is None and not srun_started_nothing(self._tails):
             return 0
         text, own_status = about_failure(self.request, status, self._watch, self._tails)
         if text:

@@ -92,7 +92,6 @@ def test_out_of_time_it_saves_and_goes_on(slurm: Slurm, training: Training) -> N
     stopped_at = training.wait_interrupted("PENDING")
     log = training.folder / "log"
     assert "queued again" in log.read_text()
-    slurm.start_now(training.number)
     training.wait_past(stopped_at + 10)
     assert f"Start 1 of job {training.number}" in log.read_text()
     assert f"steps {stopped_at} to" in log.read_text()
@@ -109,7 +108,6 @@ def test_preempted_it_saves_and_goes_on(slurm: Slurm, training: Training) -> Non
     )
     slurm.wait_for(other, "COMPLETED", 120)
     stopped_at = training.wait_interrupted("PENDING")
-    slurm.start_now(training.number)
     training.wait_past(stopped_at + 10)
     assert f"steps {stopped_at} to" in (training.folder / "log").read_text()
 

@@ -15,7 +15,7 @@ from hvdkit.launch.environment import Job
 from hvdkit.launch.heartbeat import Heartbeat
 from hvdkit.launch.hosts import Host
 from hvdkit.launch.output import Tails
-from hvdkit.launch.post_mortem import about_failure
+from hvdkit.launch.post_mortem import about_failure, srun_started_nothing
 from hvdkit.launch.watch import Watch
 
 SIZE = 3
@@ -161,3 +161,11 @@ def test_without_a_launcher_nothing_happens():
     heart.note("step 1")
     heart.end(0)
     assert heart._socket is None
+
+
+def test_sruns_success_without_a_rank_is_a_failure():
+    tails = Tails()
+    tails.note(None, "srun: error: task 0 launch failed: Unspecified error")
+    assert srun_started_nothing(tails)
+    tails.note(0, "and yet it ran")
+    assert not srun_started_nothing(tails)
