@@ -201,8 +201,13 @@ def _hosts(text: str | None) -> Sequence[Host]:
 
 
 def _name_of(process: int) -> str:
-    """A process by its number and when it began, since numbers come again; "" if it is gone."""
+    """A process by its number and when it began, since numbers come again; "" if it is gone.
+
+    One that was killed is gone although whoever has started it does not know yet.
+    """
     try:
-        return f"{process} {psutil.Process(process).create_time():.2f}"
+        found = psutil.Process(process)
+        ended = found.status() == psutil.STATUS_ZOMBIE
+        return "" if ended else f"{process} {found.create_time():.2f}"
     except psutil.Error:
         return ""
