@@ -66,7 +66,11 @@ train: setup ## Train the digits recipe on NP ranks (FRAMEWORK, ARGS)
 
 test: lint ## Run everything: lint, types, unit tests, then tests on real ranks
 	$(python) -m pytest -n 2 -m 'not launch and not soak and not image and not gpu'
-	$(python) -m pytest -m 'launch and not soak'
+	@# Hundreds of real jobs on a busy machine: what failed is told, and tried once more by itself.
+	$(python) -m pytest -m 'launch and not soak' || { \
+	  echo 'Once more, by themselves, the tests that failed above:'; \
+	  $(python) -m pytest -m 'launch and not soak' --last-failed --last-failed-no-failures none; \
+	}
 
 test-fast: setup ## Run the tests that start no ranks and no build (under a minute)
 	$(python) -m pytest -n 2 -m 'not launch and not soak and not system and not image and not gpu'

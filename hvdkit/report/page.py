@@ -8,6 +8,7 @@ JavaScript) and `hvdkit.report` modules that read.
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import math
 from collections.abc import Sequence
@@ -88,11 +89,12 @@ def _title(found: Found) -> str:
     return f"{kind} {', '.join(names[:3])}{more}"
 
 
+@functools.cache
 def _packed_plotly() -> str:
     """Plotly's JavaScript, gzipped: 2 MB of text in the page where it would be 5."""
     from plotly.offline import get_plotlyjs
 
-    packed = gzip.compress(get_plotlyjs().encode(), compresslevel=9, mtime=0)
+    packed = gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)
     return base64.b64encode(packed).decode()
 
 
