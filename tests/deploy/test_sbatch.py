@@ -72,6 +72,9 @@ class Training:
     def wait_interrupted(self, state: str) -> int:
         """The step it stopped at, once Slurm has it in this state."""
         self.slurm.wait_for(self.number, state, 90)
+        # A preempted job is pending again while its processes still save.
+        written = self.folder / "run/summary.json"
+        wait_until(written.exists, (self.folder / "log").read_text, 60)
         told = summary(self.folder)
         assert (told["status"], told["world_size"]) == ("interrupted", 2)
         return told["steps"]
