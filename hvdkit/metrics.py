@@ -60,7 +60,9 @@ class Speed:
             "comm_fraction": (self._waited - waited) / seconds,
         }
         if self._adapter.comm.size > 1:
-            record["comm/bytes_per_step"] = (self._sent - sent) / max(1, steps)
+            # Whole bytes: the total's last bits differ in a run that was resumed. What is counted
+            # are multiples of 1 / ranks, so none lies just below a whole number.
+            record["comm/bytes_per_step"] = int((self._sent - sent) / max(1, steps) + 1e-3)
         return record
 
     def clock(self) -> tuple[float, float]:
