@@ -153,6 +153,7 @@ def check_case(launched, folder, name, launcher):
     assert step_of_latest(folder) > before or case.more
 
 
+@pytest.mark.timeout(900)  # seven jobs, one after the other
 @pytest.mark.parametrize("launcher", ["mpi", "gloo"])
 def test_every_ending_is_in_good_order(launched, tmp_path, launcher):
     for name in CASES:
