@@ -168,7 +168,8 @@ class Checkpoints:
         return [result for result, _ in outcomes]
 
     def _begin(self, partial: Path) -> None:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in self.folder.glob(".step-*.partial"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         partial.mkdir(parents=True)
 
     def _write(self, partial: Path, state: Mapping[str, Shard]) -> dict[str, Any]:
@@ -195,7 +196,7 @@ class Checkpoints:
         _write_text(partial / "manifest.json", json.dumps(manifest, indent=1))
         _flush(partial)
         if final.exists():  # a damaged one that the run has come back past
-            shutil.rmtree(final)
+            self._remove(final)
         partial.rename(final)
         _flush(self.folder)
         latest = self.folder / ".latest.partial"
@@ -206,7 +207,13 @@ class Checkpoints:
         # Later ones are damaged: the run fell back past them and has come this far again.
         later = [path for path in steps if path.name > final.name]
         for path in later + steps[len(later) + self.keep :]:
-            shutil.rmtree(path)
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Take a checkpoint back: it is whole until it is no checkpoint any more."""
+        aside = self.folder / f".{path.name}.old.partial"
+        path.rename(aside)
+        shutil.rmtree(aside)
 
     def _steps(self) -> list[Path]:
         """Published checkpoints, newest first."""

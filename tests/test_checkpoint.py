@@ -205,6 +205,19 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+def test_what_a_killed_process_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    for name in (".step-00000002.partial", ".step-00000001.old.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state-00000.safetensors").write_text("half of it")
+    save(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "latest",
+        "step-00000001",
+        "step-00000003",
+    ]
+
+
 def test_an_error_of_one_rank_is_everyones(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
