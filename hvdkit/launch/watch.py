@@ -116,11 +116,10 @@ class Watch:
         living = [rank for rank in self.ranks.values() if rank.lives]
         if not living:
             return None
-
-        def late(rank: Rank, since: float) -> bool:
-            return now - since > (timeout if rank.count else max(timeout, _BEGINNING))
-
-        silent = [rank for rank in living if late(rank, rank.heard)]
+        # They begin to train together: where one does, none is still importing.
+        begun = any(rank.count for rank in self.ranks.values())
+        limit = timeout if begun else max(timeout, _BEGINNING)
+        silent = [rank for rank in living if now - rank.heard > limit]
         if silent:
             why = f"not heard of for {timeout:g} s: stopped, or its host is gone"
             return _stall(silent, why, silent=True)
@@ -129,7 +128,7 @@ class Watch:
         if missing and now - first > max(timeout, _BEGINNING):
             listed = ", ".join(map(str, missing))
             return Stall(tuple(missing), f"rank {listed} never began")
-        still = [rank for rank in living if late(rank, rank.moved)]
+        still = [rank for rank in living if now - rank.moved > limit]
         if not still:
             return None
         behind = min(rank.count for rank in still)

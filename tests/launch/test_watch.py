@@ -91,6 +91,20 @@ def test_a_silent_rank_is_named_although_others_move(watch):
     end_all(watch, hearts)
 
 
+def test_a_rank_stopped_before_its_first_word_of_training_is_named(watch):
+    hearts = join(watch, 0, 1, 2)
+    for heart in hearts[:2]:
+        heart.note("step 1")
+    run_until(watch, lambda: all(watch.ranks[n].count for n in (0, 1)))
+    later = time.monotonic() + 31
+    for number in (0, 1):
+        watch.ranks[number].heard = watch.ranks[number].moved = later
+    stall = watch.stalled(30, now=later)
+    assert stall
+    assert stall.ranks == (2,)
+    end_all(watch, hearts)
+
+
 def test_beginning_may_take_longer_than_a_step(watch):
     hearts = join(watch, 0)
     assert watch.stalled(1, now=time.monotonic() + 60) is None
