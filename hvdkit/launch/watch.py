@@ -95,6 +95,7 @@ class Watch:
         self.selector.register(self._server, selectors.EVENT_READ, self._accept)
         self._lines: dict[socket.socket, _Line] = {}
         self.moved = time.monotonic()  # when any rank last came on, or left
+        self._begun = 0.0  # when the first rank began to train
 
     def variables(self) -> dict[str, str]:
         """What a rank's environment must hold to find this."""
@@ -116,10 +117,9 @@ class Watch:
         living = [rank for rank in self.ranks.values() if rank.lives]
         if not living:
             return None
-        # They begin to train together: where one does, none is still importing.
-        begun = any(rank.count for rank in self.ranks.values())
-        limit = timeout if begun else max(timeout, _BEGINNING)
-        silent = [rank for rank in living if now - rank.heard > limit]
+        # They begin to train together: once one does, the others have as long as for a step.
+        limit = timeout if self._begun else max(timeout, _BEGINNING)
+        silent = [rank for rank in living if now - max(rank.heard, self._begun) > limit]
         if silent:
             why = f"not heard of for {timeout:g} s: stopped, or its host is gone"
             return _stall(silent, why, silent=True)
@@ -128,7 +128,7 @@ class Watch:
         if missing and now - first > max(timeout, _BEGINNING):
             listed = ", ".join(map(str, missing))
             return Stall(tuple(missing), f"rank {listed} never began")
-        still = [rank for rank in living if now - rank.moved > limit]
+        still = [rank for rank in living if now - max(rank.moved, self._begun) > limit]
         if not still:
             return None
         behind = min(rank.count for rank in still)
@@ -198,7 +198,7 @@ class Watch:
         if "beat" in message:
             if message["beat"] != rank.count:
                 rank.count, rank.moved = int(message["beat"]), now
-                self.moved = now
+                self.moved, self._begun = now, self._begun or now
             rank.what = str(message["what"])
             self.facts |= message.get("facts", {})
         else:
