@@ -28,6 +28,7 @@ _LONGEST = 1 << 16  # bytes a message; more is no rank of ours
 # Seconds that a rank has to begin, however little patience there is with one that trains: a
 # framework's import can take a minute from a cold disk, and says nothing meanwhile.
 _BEGINNING = 300.0
+_BEATS_APART = 3.0  # seconds that the beats of ranks which stopped together may lie apart
 
 
 @dataclass
@@ -128,9 +129,12 @@ class Watch:
         if missing and now - first > max(timeout, _BEGINNING):
             listed = ", ".join(map(str, missing))
             return Stall(tuple(missing), f"rank {listed} never began")
-        still = [rank for rank in living if now - max(rank.moved, self._begun) > limit]
-        if not still:
+        stood = {rank.number: now - max(rank.moved, self._begun) for rank in living}
+        if max(stood.values()) <= limit:
             return None
+        # Beats come one by one: who stood still first may be heard to a little later.
+        margin = min(limit / 2, _BEATS_APART)
+        still = [rank for rank in living if stood[rank.number] > limit - margin]
         behind = min(rank.count for rank in still)
         blamed = [rank for rank in still if rank.count == behind]
         return _stall(blamed, f"no progress for {timeout:g} s")

@@ -70,6 +70,7 @@ def test_who_stands_still_is_told_from_who_waits_for_it(watch):
     later = time.monotonic() + 31
     for rank in watch.ranks.values():
         rank.heard = later
+    watch.ranks[1].moved += 1.5  # its last beat came after those of the others
     stall = watch.stalled(30, now=later)
     assert stall
     assert stall.ranks == (1,)
