@@ -59,6 +59,7 @@ class Heartbeat:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._farewell: dict[str, Any] | None = None  # what is still to be said on leaving
 
     def start(self) -> None:
         """Begin to beat, if there is a launcher; SIGUSR2 will print this rank's Python stacks."""
@@ -79,8 +80,9 @@ class Heartbeat:
     def end(self, status: int, kind: EndKind = "done", cause: str = "") -> None:
         """This rank leaves with `status`: once it has said so, it says nothing more."""
         if not self._over.is_set():
+            self._farewell = {"end": status, "kind": kind, "cause": cause}
             self._over.set()
-            self._send({"end": status, "kind": kind, "cause": cause})
+            self._take_leave()
 
     # ---- the thread -------------------------------------------------------------------------
 
@@ -92,6 +94,7 @@ class Heartbeat:
             while not self._over.is_set():
                 self._beat()
                 self._obey()
+            self._take_leave()  # if it was said before there was a line to say it on
             with self._lock:
                 self._socket = None
 
@@ -128,6 +131,12 @@ class Heartbeat:
         with self._lock, contextlib.suppress(OSError):  # `_obey` notices a launcher that is gone
             if self._socket is not None:
                 self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def _take_leave(self) -> None:
+        farewell = self._farewell
+        if farewell and self._socket is not None:
+            self._farewell = None
+            self._send(farewell)
 
     def _obey(self) -> None:
         """Wait for the next beat, and do what the launcher asks meanwhile."""

@@ -42,7 +42,7 @@ def join(watch: Watch, *numbers: int) -> list[Heartbeat]:
     hearts = [Heartbeat(Job("mpi", number, SIZE), watch.variables()) for number in numbers]
     for heart in hearts:
         heart.start()
-    run_until(watch, lambda: set(numbers) <= set(watch.ranks))
+    run_until(watch, lambda: all(heart._socket for heart in hearts))
     return hearts
 
 
