@@ -1,4 +1,4 @@
-"""Starting real jobs: horovodrun with a deadline, after which no process of the job is left.
+"""Starting real jobs with a deadline, after which no process of the job is left.
 
 Every process of a job carries a unique word in its environment, which children inherit however
 they detach themselves. When a test is done with a job, whatever still carries the word is
@@ -22,7 +22,10 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.namespaces import Host
+from benchmarks import namespaces
+from hvdkit.launch.command import Request
+from hvdkit.launch.command import command as launch_command
+from hvdkit.launch.hosts import Host
 
 ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -37,9 +40,10 @@ def pytest_collection_modifyitems(items):
 
 
 class Job:
-    """A command under horovodrun (`np` ranks by `launcher`, "mpi" or "gloo"), or alone.
+    """A command on `np` ranks, or alone.
 
-    `host` is where it is started, if not on this machine itself.
+    `launcher` "mpi" and "gloo" are horovodrun's; "mpirun" goes without it, which by itself takes
+    two seconds a job. `host` is where it is started, if not on this machine itself.
     """
 
     def __init__(
@@ -48,12 +52,12 @@ class Job:
         *,
         log: Path,
         np: int | None,
-        launcher: str = "mpi",
+        launcher: str = "mpirun",
         env: Mapping[str, str],
         timeout: float,
-        host: Host | None = None,
+        host: namespaces.Host | None = None,
     ):
-        horovodrun = [str(_BIN / "horovodrun"), "-np", str(np), f"--{launcher}"] if np else []
+        before = _launcher(launcher, np) if np else []
         self._word = uuid.uuid4().hex
         self._log = log
         self._deadline = time.monotonic() + timeout
@@ -61,7 +65,7 @@ class Job:
         popen: Callable[..., subprocess.Popen[Any]] = host.popen if host else subprocess.Popen
         with log.open("w") as file:
             self._process = popen(
-                [*horovodrun, *command],
+                [*before, *command],
                 cwd=ROOT,
                 env=environ,
                 stdin=subprocess.DEVNULL,
@@ -96,7 +100,7 @@ class Job:
         self._process.send_signal(number)
 
     def mpirun(self) -> psutil.Process:
-        return self._find(lambda p: _command(p).startswith("mpirun "))
+        return self._find(lambda p: p.name() == "mpirun")
 
     def _find(self, matches: Callable[[psutil.Process], bool]) -> psutil.Process:
         found = [p for p in self.processes() if matches(p)]
@@ -135,6 +139,13 @@ class Job:
         self._process.wait()
 
 
+def _launcher(name: str, ranks: int) -> list[str]:
+    if name != "mpirun":
+        return [str(_BIN / "horovodrun"), "-np", str(ranks), f"--{name}"]
+    places = (Host("localhost", ranks),)
+    return launch_command(Request(program=(), ranks=ranks, hosts=places), os.environ)
+
+
 def _environ(process: psutil.Process) -> dict[str, str]:
     with _gone_is_fine():
         return process.environ()
@@ -159,10 +170,10 @@ class _gone_is_fine:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-    """Start a job: `start(command, np=2, launcher="mpi", env={}, timeout=120)` -> `Job`."""
+    """Start a job: `start(command, np=2, launcher="mpirun", timeout=120)` -> `Job`."""
     jobs = []
 
-    def start(command, *, np=None, launcher="mpi", env=None, timeout=120.0, host=None):
+    def start(command, *, np=None, launcher="mpirun", env=None, timeout=120.0, host=None):
         log = tmp_path_factory.mktemp("job") / "output"
         how = {"launcher": launcher, "env": env or {}, "timeout": timeout, "host": host}
         job = Job(command, log=log, np=np, **how)
@@ -194,7 +205,7 @@ def on_ranks(start, tmp_path_factory):
     """
     done: dict[Any, list[dict[str, Any]] | str] = {}
 
-    def on_ranks(*cases, framework, np, launcher="mpi", env=None, timeout=200.0):
+    def on_ranks(*cases, framework, np, launcher="mpirun", env=None, timeout=200.0):
         key = (*cases, framework, np, launcher, *(env or {}).items())
         if key not in done:
             done[key] = "the job of these ranks has failed in an earlier test"

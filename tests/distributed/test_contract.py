@@ -45,8 +45,11 @@ def contract_in_a_graph(stage):
     return totals
 
 
-JOBS = [("torch", 2, "mpi"), ("torch", 3, "mpi"), ("torch", 2, "gloo")]
-JOBS += [("tensorflow", 2, "mpi"), ("tensorflow", 3, "mpi"), ("tensorflow", 2, "gloo")]
+JOBS = [
+    (framework, np, launcher)
+    for framework in ("torch", "tensorflow")
+    for np, launcher in ((2, "gloo"), (3, "mpirun"))
+]
 
 
 @pytest.mark.parametrize(("framework", "np", "launcher"), JOBS)
@@ -56,9 +59,10 @@ def test_horovod_keeps_the_contract(on_ranks, framework, np, launcher):
     assert [result["contract"] for result in results] == [list(CHECKS)] * np
 
 
-@pytest.mark.parametrize("np", [2, 3])
-def test_collectives_in_a_graph_keep_it_too(on_ranks, np):
-    results = on_ranks(contract, contract_in_a_graph, framework="tensorflow", np=np)
+@pytest.mark.parametrize(("framework", "np", "launcher"), JOBS[2:])
+def test_collectives_in_a_graph_keep_it_too(on_ranks, framework, np, launcher):
+    cases = (contract, contract_in_a_graph)
+    results = on_ranks(*cases, framework=framework, np=np, launcher=launcher)
     ranks = sum(rank + 1 for rank in range(np))
     for rank, result in enumerate(results):
         for number, (sums, gathered, part) in enumerate(result["contract_in_a_graph"]):

@@ -81,8 +81,8 @@ def test_ranks_on_two_hosts_train_as_one_worker_does(
     flags = ["-np", "2", "-H", "host0:1,host1:1", f"--{launcher}"]
     sent = two[1].sent()
     job = launch(two, *vision(tmp_path, *SHORT), flags=flags)
-    job.wait_until(lambda: placed(job, two))
     assert job.wait() == 0, job.output
+    assert placed(tmp_path, two)
     nothing_is_left(two)
     summary = summary_of(tmp_path)
     assert (summary["status"], summary["world_size"]) == ("completed", 2)
@@ -99,8 +99,8 @@ def test_ranks_on_two_hosts_train_as_one_worker_does(
 def test_on_four_hosts_sigterm_leaves_a_checkpoint_and_nothing_else(launch, alone, tmp_path):
     with hosts(4) as four:
         job = launch(four, *vision(tmp_path, *LONG))
-        job.wait_until(lambda: placed(job, four))
         job.wait_until(lambda: len(losses(tmp_path)) >= 12)
+        assert placed(tmp_path, four)
         job.send(signal.SIGTERM)
         assert job.wait() == 128 + signal.SIGTERM, job.output
         nothing_is_left(four)

@@ -65,8 +65,8 @@ def test_every_way_into_an_allocation_trains_the_same_model(
     way, cluster, allocated, digests, tmp_path
 ):
     job = allocated(*WAYS[way], *vision(tmp_path, *SHORT))
-    job.wait_until(lambda: placed(job, cluster[0]))
     assert job.wait() == 0, job.output
+    assert placed(tmp_path, cluster[0])
     summary = summary_of(tmp_path)
     assert (summary["status"], summary["world_size"]) == ("completed", 2)
     digests[way] = summary["weights_sha256"]

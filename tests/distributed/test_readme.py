@@ -13,7 +13,7 @@ def test_the_program_in_the_readme_trains(start, tmp_path):
     (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     file = tmp_path / "rings.py"
     file.write_text(program)
-    job = start([sys.executable, str(file)], np=2)
+    job = start([sys.executable, str(file)], np=2, launcher="mpi")
     assert job.wait() == 0, job.output
     results = [ast.literal_eval(found) for found in re.findall(r"\{[^{}]*\}", job.output)]
     assert len(results) == 2  # each rank prints it

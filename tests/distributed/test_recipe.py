@@ -7,7 +7,7 @@ import json
 import pytest
 
 RECORD = {"step", "epoch", "time"}
-TRAIN = {"train/loss", "train/lr", "samples_per_second", "comm_fraction"}
+TRAIN = {"train/loss", "train/lr", "samples_per_second", "comm_fraction", "comm/bytes_per_step"}
 EVAL = {"eval/loss", "eval/accuracy", "eval/top5"}
 
 
@@ -15,7 +15,7 @@ EVAL = {"eval/loss", "eval/accuracy", "eval/top5"}
 def run(request, recipe, tmp_path_factory):
     """(framework, folder, job) of the default run."""
     folder = tmp_path_factory.mktemp("digits") / "run"
-    job = recipe(folder, f"framework={request.param}", np=2)
+    job = recipe(folder, f"framework={request.param}", np=2, launcher="mpi")
     assert job.wait() == 0, job.output
     return request.param, folder, job
 

@@ -37,6 +37,10 @@ class Config:
     ports: list[str]
 
 
+class BuildFailed(Exception):
+    """A command of buildah's ended with an error; says which, and all that it printed."""
+
+
 class Builder:
     """buildah with a storage of its own in `folder`; what it prints goes to `log`."""
 
@@ -78,7 +82,7 @@ class Builder:
     def build(self, tag: str, arguments: Mapping[str, str], *, target: str | None = None) -> str:
         """Build the Dockerfile; return what the build printed.
 
-        Raises subprocess.CalledProcessError, with the output, where it fails.
+        Raises `BuildFailed`, with the output, where it fails.
         """
         bases = ("CPU_BASE", *(f"CUDA_{n}_{use}" for n in (12, 13) for use in ("DEVEL", "RUNTIME")))
         chosen = {**dict.fromkeys(bases, BASE), **arguments}
@@ -154,7 +158,7 @@ class Builder:
             output = log.read().strip()
             log.write(f"({time.monotonic() - begun:.0f} s)\n")
         if status:
-            raise subprocess.CalledProcessError(status, command, output)
+            raise BuildFailed(f"{' '.join(map(str, command))}\nended with {status}:\n{output}")
         return output
 
 
