@@ -72,6 +72,7 @@ RUN python -c "from configparser import ConfigParser as C; c = C(); c.read('setu
  && pip install --requirement requirements.txt
 # Only what builds Horovod, so that no other change of hvdkit's builds it anew.
 COPY hvdkit/__init__.py hvdkit/__main__.py hvdkit/cli.py hvdkit/errors.py ./hvdkit/
+COPY hvdkit/bench/__init__.py hvdkit/bench/flags.py hvdkit/bench/units.py ./hvdkit/bench/
 COPY hvdkit/install ./hvdkit/install/
 COPY hvdkit/launch/__init__.py hvdkit/launch/cache.py ./hvdkit/launch/
 # GPU architectures to compile for, as in 80,90; they follow the CUDA toolkit where none is named.

@@ -8,6 +8,7 @@ rank R writes all of them to FOLDER/rank-R.json, and the test judges them.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -168,6 +169,10 @@ class Stage:
         self, workload: hvdkit.config.Workload, overrides: Sequence[str], *, name: str
     ) -> Ended:
         """Run a recipe's own body in this process, in the job that it has joined already."""
+        # What earlier runs have left is looked through by every full garbage collection, which
+        # came to take most of a small step.
+        gc.collect()
+        gc.freeze()
         body = importlib.import_module(f"recipes.{workload}").main.__wrapped__
         folder = self.folder / "runs" / f"{self.framework}-{self.size}" / name
         with initialize_config_module("hvdkit.conf", version_base="1.3"):

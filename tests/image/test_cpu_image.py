@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from packaging.utils import canonicalize_name
 
-from tests.image.builder import BuildFailed, Builder
+from tests.image.builder import Builder, BuildFailed
 from tests.image.conftest import Image
 from tests.image.container import Container
 
