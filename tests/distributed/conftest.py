@@ -61,7 +61,10 @@ class Job:
         self._word = uuid.uuid4().hex
         self._log = log
         self._deadline = time.monotonic() + timeout
-        environ = {**os.environ, "PATH": f"{_BIN}:{os.environ['PATH']}", **env, _MARK: self._word}
+        path = f"{_BIN}:{os.environ['PATH']}"
+        # Or each rank of each job would compile all of hvdkit anew.
+        compiled = {"PYTHONDONTWRITEBYTECODE": ""}
+        environ = {**os.environ, **compiled, "PATH": path, **env, _MARK: self._word}
         popen: Callable[..., subprocess.Popen[Any]] = host.popen if host else subprocess.Popen
         with log.open("w") as file:
             self._process = popen(

@@ -38,6 +38,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
 }
 # A recipe, and where its run begins and goes on: each recipe once, and these in `make soak`.
 MORE = [
+    ("vision", ("torch", 3), ("torch", 2)),
     ("nlp", ("tensorflow", 2), ("tensorflow", 3)),
     ("recsys", ("torch", 3), ("torch", None)),
     ("vision", ("tensorflow", 2), ("torch", 2)),
@@ -88,7 +89,6 @@ def whole(run, tmp_path_factory):
 @pytest.mark.parametrize(
     ("program", "first", "then"),
     [
-        ("vision", ("torch", 3), ("torch", 2)),
         ("nlp", ("torch", 2), ("tensorflow", None)),
         ("recsys", ("tensorflow", 2), ("torch", 3)),
         *(pytest.param(*case, marks=pytest.mark.soak) for case in MORE),

@@ -14,7 +14,7 @@ import pytest
 
 from tests.distributed.small import MODELS, write_files
 
-STEPS = 200
+STEPS = 100
 OPTIMIZERS = {
     "sgd": ("optimizer=sgd", "optimizer.lr=0.02", "optimizer.weight_decay=0.001"),
     "adam": ("optimizer=adam", "optimizer.lr=0.001"),
