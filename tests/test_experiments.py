@@ -1,5 +1,6 @@
 """Every experiment trains: each file is composed by its recipe and takes three steps in one
-process, on a tiny set in the published form and with sizes to match.
+process, on a tiny set in the published form and with sizes to match. In TensorFlow, too, by
+`make soak`: how the frameworks differ, tests/distributed/test_sameness.py sees.
 
 An experiment file without an entry in `EXPERIMENTS` fails.
 """
@@ -125,7 +126,7 @@ def run(name: str, framework: str, folder: Path) -> tuple[dict[str, Any], dict[s
 
 
 @pytest.mark.launch
-@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+@pytest.mark.parametrize("framework", ["torch", pytest.param("tensorflow", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_trains_as_its_file_says(name: str, framework: str, tmp_path: Path) -> None:
     summary, config = run(name, framework, tmp_path)
