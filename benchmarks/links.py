@@ -60,12 +60,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", default="1gbit", help="of each link, as tc has it (1gbit)")
     parser.add_argument("--a-host", type=int, default=1, help="ranks a host (1)")
     parser.add_argument("--model", choices=MODELS, default="mlp")
-    parser.add_argument("--contenders", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--contenders", nargs="+", choices=known, help="default: all that apply")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="timed steps a round (6)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds a contender may take")
     parser.add_argument("--json", type=Path, help="write every step time here")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.contenders is None:
+        inside = options.a_host > 1  # else a host has nothing to sum by itself
+        options.contenders = [name for name in known if inside or "hierarchical" not in name]
+    return options
 
 
 def _round(options: argparse.Namespace, made, number: int) -> dict:

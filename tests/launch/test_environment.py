@@ -104,6 +104,18 @@ def test_ranks_exceed_cores_by_their_threads_and_horovods(
     assert ranks_exceed_cores(ranks, threads, cores) == (ranks * threads + ranks > cores)
 
 
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [({}, "9"), ({"OMPI_MCA_btl_tcp_flags": "3"}, "3"), ({"OMPI_MCA_btl_tcp_links": "2"}, None)],
+)
+def test_data_is_sent_over_tcp_without_being_asked_for(
+    environ: dict[str, str], given: dict[str, str], flags: str | None
+) -> None:
+    environ.update(given)
+    export(HorovodSettings(), Job("mpi", 0, 2, 0, 2), threads=1)
+    assert environ.get("OMPI_MCA_btl_tcp_flags") == flags
+
+
 def test_ranks_yield_only_where_they_exceed_the_cores(environ: dict[str, str]) -> None:
     export(HorovodSettings(), Job("mpi", 0, 2, 0, 0), threads=1)
     assert YIELD not in environ
