@@ -11,7 +11,8 @@ import torch
 from hvdkit.adapters.horovod import HorovodComm
 from hvdkit.launch.environment import Job
 
-_NAP = 50e-6  # seconds between two looks; the kernel adds about as much
+# Seconds between two looks: short where little is missing, and no burden on a slow network.
+_FIRST_NAP, _LAST_NAP = 50e-6, 1e-3
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,10 @@ class _Handle:
     def wait(self):
         start = time.perf_counter()
         # Horovod's own wait spins, on a core that its thread needs to sum what has come.
+        nap = _FIRST_NAP
         while not hvd.poll(self.number):
-            time.sleep(_NAP)
+            time.sleep(nap)
+            nap = min(1.2 * nap, _LAST_NAP)
         result = hvd.synchronize(self.number)
         self.comm.waited += time.perf_counter() - start
         return result[0] if self.first else result
