@@ -7,6 +7,7 @@ May import strategies, optimizers, gradients, comm and tensors; the frameworks o
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -60,10 +61,11 @@ class Step(ABC):
         sums = [functools.cache(functools.partial(strategy.gradient, b)) for b in strategy.buckets]
         rows = [strategy.row_gradient(table) for table in strategy.tables]
         parts = [values for _, values in rows]
-        if self.traced or not self._squares_tell:
+        agreed = agreement.wait()
+        told = self._squares_tell and (self.traced or self._are_far_from_overflow(agreed[2]))
+        if self.traced or not told:
             parts += [arrived() for arrived in sums]
             self.note_agreement(parts)
-        agreed = agreement.wait()
         something = agreed[0] > 0  # not so where every record of a batch was left out
         multiplier = self._reference_count / ops.where(something, agreed[0], agreed[0] + 1.0)
         if self._loss_scale:
@@ -71,7 +73,7 @@ class Step(ABC):
         if self.clip_norm is None:
             # All ranks have the same sums, so all come to the same answer. A sum of finite
             # numbers is not finite only where its gradient would be useless as well.
-            checked = parts[: len(rows)] if self._squares_tell else parts
+            checked = parts[: len(rows)] if told else parts
             finite = ops.is_finite(
                 sum((ops.cast(ops.sum(x), "float64") for x in checked), agreed[2])
             )
@@ -109,8 +111,18 @@ class Step(ABC):
         self._local, self._squares, self._asked = local, [], None
         self._to_come = len(self.strategy.buckets)
         # Where every rank's squares have a finite sum, no gradient is near the largest number,
-        # and nor is their sum: nobody has to read that once more. Not so for what is encoded.
-        self._squares_tell = self.clip_norm is None and self.strategy.sums_plainly
+        # and nor is their sum: nobody has to read that once more. Where a sum is encoded, the
+        # squares have to be small enough for that, which a graph cannot make its order hang on.
+        below = self.strategy.finite_below
+        known = below is not None and (below == math.inf or not self.traced)
+        self._squares_tell = self.clip_norm is None and known
+
+    def _are_far_from_overflow(self, squares: Tensor) -> bool:
+        """Whether these squares of all ranks' gradients say that no sum has overflown."""
+        below = self.strategy.finite_below
+        assert below is not None
+        # A sum over ranks is at most the root of their number times the root of all squares.
+        return below == math.inf or float(squares) * self.comm.size < below**2
 
     def hand_over(self, bucket: Bucket, flat: Tensor) -> None:
         """This rank's gradient of `bucket` is complete in `flat`: let the strategy have it.

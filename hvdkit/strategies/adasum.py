@@ -34,7 +34,7 @@ class Adasum(AllReduce):
         learn_order: bool = True,
     ):
         super().__init__(compression=compression, bucket_mb=bucket_mb, learn_order=learn_order)
-        self.sums_plainly = False
+        self.finite_below = None
         if not isinstance(self.compression, NoCompression):
             raise HvdkitError(
                 "strategy=adasum compares whole gradients, which are sent as they are: leave "

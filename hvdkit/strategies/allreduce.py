@@ -37,7 +37,7 @@ class AllReduce(Strategy):
     ):
         super().__init__(bucket_mb=bucket_mb, learn_order=learn_order)
         self.compression = compression or NoCompression()
-        self.sums_plainly = isinstance(self.compression, NoCompression)
+        self.finite_below = self.compression.finite_below
         self.plain = NoCompression()
         self.chunk_mb = chunk_mb
         self._parts: dict[int, list[Part]] = {}  # of each bucket

@@ -52,8 +52,9 @@ class Strategy(ABC):
 
     buckets: tuple[Bucket, ...]
     tables: tuple[Parameter, ...]
-    # Whether `gradient` is the plain sum, in its own dtype, of what all ranks handed over.
-    sums_plainly: bool = False
+    # `gradient` is finite wherever the norms of what the ranks hand over add up to less than this;
+    # None: that has to be looked at.
+    finite_below: float | None = None
 
     def __init__(self, *, bucket_mb: float, learn_order: bool = True):
         self.bucket_mb, self.learn_order = bucket_mb, learn_order

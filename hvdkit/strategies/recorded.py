@@ -64,7 +64,7 @@ class Recorded:
         self._own: dict[str, Any] = {}  # what did not travel in a silent step
 
     # Every bucket is waited for before any is updated, so that waiting shows where it happens.
-    sums_plainly = False
+    finite_below: float | None = None
 
     def take_over(self, buckets: Sequence[Bucket]) -> None:
         self.inner.take_over(buckets)

@@ -224,7 +224,8 @@ def test_every_rank_skips_what_no_rank_can_use(
 
     def body(comm: Comm) -> tuple[bool, bool]:
         strategy = AllReduce(compression=NoCompression(), bucket_mb=1e-6)
-        strategy.sums_plainly = not encoded
+        if encoded:
+            strategy.finite_below = None
         made = Given(
             model=Linear(),
             task=train_data().task,
@@ -241,3 +242,56 @@ def test_every_rank_skips_what_no_rank_can_use(
 
     with np.errstate(all="ignore"):
         assert run_ranks(2, body) == [(skipped, skipped)] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "skipped", "waits"),
+    [
+        ((1e3, 1e3), False, False),
+        ((4e4, 1e4), False, True),  # it fits, and might not have
+        ((5e4, 5e4), True, True),
+        ((np.nan, 0.0), True, True),
+    ],
+)
+def test_halves_are_waited_for_only_where_their_sum_may_not_fit(
+    values: tuple[float, float], skipped: bool, waits: bool
+) -> None:
+    """Else each bucket is updated as it comes, while others are still on their way."""
+
+    def body(comm: Comm) -> tuple[bool, list[str]]:
+        events = []
+
+        class Told(NumpyAdapter):
+            def hand_over(self, bucket: Any, flat: np.ndarray) -> None:
+                flat[-1] = values[self.comm.rank]
+                super().hand_over(bucket, flat)
+
+            def update(self, *arguments: Any) -> None:
+                events.append("update")
+                super().update(*arguments)
+
+        class Noted(AllReduce):
+            def gradient(self, bucket: Any) -> Any:
+                events.append("sum")
+                return super().gradient(bucket)
+
+        made = Told(
+            model=Linear(),
+            task=train_data().task,
+            optimizer=SGD(lr=0.1),
+            strategy=Noted(compression=FP16Compression(), bucket_mb=1e-6),
+            comm=comm,
+        )
+        data = train_data()
+        made.setup(seed=0, reference_count=8, example=data.example())
+        (microbatches,) = data.batches(start=0, stop=1, replica=made.strategy.replica())
+        return made.train_step(microbatches, step=0, lr=0.1).skipped, events
+
+    with np.errstate(all="ignore"):
+        for found, events in run_ranks(2, body):
+            assert found == skipped
+            count = events.count("sum")
+            assert count > 1
+            in_turns, sums_first = ["sum", "update"] * count, ["sum"] * count + ["update"] * count
+            expected = sums_first if waits else in_turns
+            assert events == ([x for x in expected if x == "sum"] if skipped else expected)

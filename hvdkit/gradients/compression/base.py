@@ -6,6 +6,7 @@ and, once all ranks know whether the step counts, `commit` or `rollback`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,8 @@ class Compression(ABC):
     """An encoding of gradients."""
 
     divisible = True  # whether any part of a bucket may be reduced by itself
+    # Sums of gradients are finite whose norm, as handed over, is below this; None: nobody knows.
+    finite_below: float | None = None
 
     def takes(self, param: ParamSpec) -> bool:
         """Whether the gradient of this parameter is compressed, and not sent as it is."""
@@ -120,6 +123,8 @@ class Compression(ABC):
 @dataclass(kw_only=True)
 class NoCompression(Compression):
     """Sum gradients in the precision they were computed in."""
+
+    finite_below = math.inf
 
     def stages(self, flat, key):
         return (yield self.comm.allreduce(flat, name=key))

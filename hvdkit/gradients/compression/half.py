@@ -15,6 +15,8 @@ class FP16Compression(Compression):
     A sum beyond 65504 becomes infinite on every rank, as it would in mixed precision.
     """
 
+    finite_below = 6e4
+
     def stages(self, flat, key):
         ops = self.ops
         total = yield self.comm.allreduce(ops.cast(flat, "float16"), name=key)
@@ -28,6 +30,8 @@ class BF16Compression(Compression):
     Horovod has no bfloat16 sum, so the bits travel as whole numbers and each sum is taken where
     they arrive, in the gradient's own precision: it is rounded once a rank, and once at the end.
     """
+
+    finite_below = 3e38
 
     def multiple(self, ranks):
         return ranks
