@@ -62,9 +62,17 @@ def run_program(program: list[str], *, ranks: int, timeout: float) -> list[dict]
 
 
 def run_on_hosts(
-    hosts: Sequence[Host], contender: str, model: str, *, a_host: int, steps: int, timeout: float
+    hosts: Sequence[Host],
+    contender: str,
+    model: str,
+    *,
+    a_host: int,
+    steps: int,
+    timeout: float,
+    variables: Sequence[str] = (),
 ) -> list[dict]:
-    """Run a torch contender once on `a_host` ranks of each host; hvdkit's by `hvdkit launch`."""
+    """Run a torch contender once on `a_host` ranks of each host; hvdkit's by `hvdkit launch`, with
+    `variables` (NAME=VALUE) set."""
     with tempfile.TemporaryDirectory() as out:
         python = [sys.executable, str(HERE / "worker_torch.py"), contender, model, str(steps), out]
         ranks = len(hosts) * a_host
@@ -73,7 +81,8 @@ def run_on_hosts(
             launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks), "-H", places]
             launch += ["--wait-for-hosts", "60"]
             # The hosts share this machine's cores, and each believes all of them to be its own.
-            launch += ["--env", "OMPI_MCA_mpi_yield_when_idle=1"]
+            for pair in ("OMPI_MCA_mpi_yield_when_idle=1", *variables):
+                launch += ["--env", pair]
             commands = [(hosts[0].command([*launch, *python], cwd=HERE.parent), {})]
         else:
             commands = [

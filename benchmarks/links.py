@@ -64,6 +64,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6, help="timed steps a round (6)")
     parser.add_argument("--timeout", type=float, default=300, help="seconds a contender may take")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="set in hvdkit's jobs"
+    )
     parser.add_argument("--json", type=Path, help="write every step time here")
     options = parser.parse_args()
     if options.contenders is None:
@@ -85,6 +88,7 @@ def _round(options: argparse.Namespace, made, number: int) -> dict:
             a_host=options.a_host,
             steps=options.steps,
             timeout=options.timeout,
+            variables=options.env,
         )
         check_same_weights(name, ranks)
         found["contenders"][name] = {"ranks": ranks, "sent": made[0].sent() - before}

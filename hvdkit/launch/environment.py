@@ -177,9 +177,9 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
     if "OMPI_MCA_btl_tcp_links" not in os.environ:
         # Open MPI's TCP transport puts data where the receiver has asked for it, and the asking
         # waits behind the data going the other way: half of a link's bandwidth is lost. Plain
-        # sends (with SEND_INPLACE: 1 + 8) have all of it, also over two cards; over several
-        # connections a card (`links`) they hang.
-        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "9")
+        # sends have all of it, also over two cards; over several connections a card (`links`)
+        # they hang.
+        os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
 
 
 def ranks_exceed_cores(sharers: int, threads: int, cores: int | None = None) -> bool:

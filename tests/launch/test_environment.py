@@ -106,7 +106,11 @@ def test_ranks_exceed_cores_by_their_threads_and_horovods(
 
 @pytest.mark.parametrize(
     ("given", "flags"),
-    [({}, "9"), ({"OMPI_MCA_btl_tcp_flags": "3"}, "3"), ({"OMPI_MCA_btl_tcp_links": "2"}, None)],
+    [
+        ({}, "send,inplace"),
+        ({"OMPI_MCA_btl_tcp_flags": "send"}, "send"),
+        ({"OMPI_MCA_btl_tcp_links": "2"}, None),
+    ],
 )
 def test_data_is_sent_over_tcp_without_being_asked_for(
     environ: dict[str, str], given: dict[str, str], flags: str | None
