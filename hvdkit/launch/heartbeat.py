@@ -34,6 +34,8 @@ JOB = "HVDKIT_JOB"
 
 INTERVAL = 1.0  # seconds between two beats
 _CONNECT_TIMEOUT = 3.0
+_CONNECTING = 30.0  # seconds to try in, from the beginning; without a line nobody is watched
+_REPLY_TIMEOUT = 60.0  # a line that was let go would look like a rank that died
 _UNANSWERED = 60  # seconds until a beat that nobody has acknowledged means that the line is dead
 _LEAVING = 120.0  # seconds to leave in, once the launcher is gone
 
@@ -59,6 +61,7 @@ class Heartbeat:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._waker: socket.socket | None = None  # a byte sent here has the next beat come at once
         self._farewell: dict[str, Any] | None = None  # what is still to be said on leaving
 
     def start(self) -> None:
@@ -71,7 +74,12 @@ class Heartbeat:
 
     def note(self, what: str) -> None:
         """This rank has come on: `what` it does next, in words."""
+        first = not self._state[0]
         self._state = (self._state[0] + 1, what)
+        if first:
+            # That it has begun is said at once. While another rank stands still, Horovod may block
+            # the thread that trains and with it all of Python, this class's thread as well.
+            self._beat_now()
 
     def tell(self, **facts: Any) -> None:
         """Let the launcher know a fact of the run, such as its folder or `stall_timeout`."""
@@ -84,16 +92,23 @@ class Heartbeat:
             self._over.set()
             self._take_leave()
 
+    def _beat_now(self) -> None:
+        if self._waker is not None:
+            with contextlib.suppress(OSError):
+                self._waker.send(b"x")
+
     # ---- the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._socket = found = self._connect()
+        found = self._connect()
         if found is None:
             return
-        with found:
+        woken, waker = socket.socketpair()
+        with found, woken, waker:
+            self._socket, self._waker = found, waker
             while not self._over.is_set():
                 self._beat()
-                self._obey()
+                self._obey(woken)
             self._take_leave()  # if it was said before there was a line to say it on
             with self._lock:
                 self._socket = None
@@ -107,16 +122,20 @@ class Heartbeat:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        for host in hosts.split(","):
-            with contextlib.suppress(OSError):
-                found = socket.create_connection((host, int(port)), _CONNECT_TIMEOUT)
-                found.sendall(json.dumps(hello).encode() + b"\n")
-                if found.recv(3) == b"ok\n":
-                    found.setsockopt(
-                        socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNANSWERED
-                    )
-                    return found
-                found.close()
+        deadline = time.monotonic() + _CONNECTING
+        while time.monotonic() < deadline:
+            for host in hosts.split(","):
+                with contextlib.suppress(OSError):
+                    found = socket.create_connection((host, int(port)), _CONNECT_TIMEOUT)
+                    found.settimeout(_REPLY_TIMEOUT)
+                    found.sendall(json.dumps(hello).encode() + b"\n")
+                    if found.recv(3) == b"ok\n":
+                        found.setsockopt(
+                            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * _UNANSWERED
+                        )
+                        return found
+                    found.close()
+            time.sleep(INTERVAL)
         return None
 
     def _beat(self) -> None:
@@ -138,11 +157,14 @@ class Heartbeat:
             self._farewell = None
             self._send(farewell)
 
-    def _obey(self) -> None:
+    def _obey(self, woken: socket.socket) -> None:
         """Wait for the next beat, and do what the launcher asks meanwhile."""
         assert self._socket
         try:
-            if not select.select([self._socket], [], [], INTERVAL)[0]:
+            ready, _, _ = select.select([self._socket, woken], [], [], INTERVAL)
+            if woken in ready:
+                woken.recv(1)
+            if self._socket not in ready:
                 return
             orders = self._socket.recv(1024)
         except (OSError, ValueError):

@@ -216,11 +216,11 @@ class Supervisor:
         if stall is None:
             return
         self._stall, self._stacks, self._asked_at = stall, {}, now
-        self._watch.ask("stacks", but=stall.ranks if stall.silent else ())
+        self._watch.ask("stacks", but=stall.silent)
         if stall.silent:
             # A stopped process prints its stack as the first thing when it goes on.
             numbers = (signal.SIGUSR2, signal.SIGCONT)
-            remote.signal_everywhere(self.request, self.job, *numbers, ranks=stall.ranks)
+            remote.signal_everywhere(self.request, self.job, *numbers, ranks=stall.silent)
 
     def _kill(self) -> None:
         self._killed, self._asked_at = True, time.monotonic()

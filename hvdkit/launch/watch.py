@@ -58,11 +58,14 @@ class Rank:
 
 @dataclass(frozen=True)
 class Stall:
-    """Why the job is held to stand still, and which ranks are to blame as far as one can see."""
+    """Why the job is held to stand still, and which ranks are to blame as far as one can see.
+
+    Of the ranks that are `silent` not even the heartbeat comes.
+    """
 
     ranks: tuple[int, ...]
     words: str
-    silent: bool = False  # not even their heartbeat comes
+    silent: tuple[int, ...] = ()
 
 
 @dataclass
@@ -123,7 +126,9 @@ class Watch:
         silent = [rank for rank in living if now - max(rank.heard, self._begun) > limit]
         if silent:
             why = f"not heard of for {timeout:g} s: stopped, or its host is gone"
-            return _stall(silent, why, silent=True)
+            # Horovod may silence those that wait for it, too (heartbeat.py).
+            stopped = [rank for rank in silent if _is_stopped(rank)]
+            return _stall(stopped or silent, why, silent)
         first = min(rank.began for rank in self.ranks.values())
         missing = [n for n in range(self.size) if n not in self.ranks]
         if missing and now - first > max(timeout, _BEGINNING):
@@ -222,9 +227,19 @@ class Watch:
             self.moved = time.monotonic()
 
 
-def _stall(ranks: Sequence[Rank], why: str, *, silent: bool = False) -> Stall:
+def _stall(ranks: Sequence[Rank], why: str, silent: Sequence[Rank] = ()) -> Stall:
     each = "; ".join(f"{rank}, last seen {_doing(rank.what)}" for rank in ranks)
-    return Stall(tuple(rank.number for rank in ranks), f"{each}: {why}", silent)
+    blamed, unheard = (tuple(rank.number for rank in group) for group in (ranks, silent))
+    return Stall(blamed, f"{each}: {why}", unheard)
+
+
+def _is_stopped(rank: Rank) -> bool:
+    """Whether its process was stopped by a signal, as far as this host knows it."""
+    if rank.host != socket.gethostname():
+        return False
+    with contextlib.suppress(psutil.Error):
+        return bool(psutil.Process(rank.pid).status() == psutil.STATUS_STOPPED)
+    return False
 
 
 def _doing(what: str) -> str:

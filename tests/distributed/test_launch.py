@@ -57,10 +57,10 @@ def launched(start):
 
 
 def step_of_latest(folder: Path) -> int:
-    try:
-        return int((folder / "checkpoints/latest").read_text().strip().removeprefix("step-"))
-    except (OSError, ValueError):
-        return 0
+    """The step of the newest checkpoint that is published. A job killed at once after that has
+    not changed the file `latest`, which is for people, any more."""
+    found = (folder / "checkpoints").glob("step-*/manifest.json")
+    return max((int(path.parent.name.removeprefix("step-")) for path in found), default=0)
 
 
 def checkpoints_are_whole(folder: Path) -> None:

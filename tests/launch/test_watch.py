@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import selectors
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -56,6 +59,34 @@ def end_all(watch: Watch, hearts: list[Heartbeat]) -> None:
     run_until(watch, lambda: all(heart._socket is None for heart in hearts))
 
 
+def test_a_stopped_process_is_told_from_those_that_its_silence_has_silenced(watch):
+    hearts = join(watch, 0, 1, 2)
+    for heart in hearts:
+        heart.note("step 1")
+    run_until(watch, lambda: [rank.count for rank in watch.ranks.values()] == [1, 1, 1])
+    with subprocess.Popen(["sleep", "60"]) as stopped:
+        stopped.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, stopped.pid, os.WSTOPPED | os.WNOWAIT)
+        watch.ranks[1].pid = stopped.pid
+        stall = watch.stalled(30, now=time.monotonic() + 31)
+        stopped.kill()
+    assert stall
+    assert stall.ranks == (1,)
+    assert sorted(stall.silent) == [0, 1, 2]
+    end_all(watch, hearts)
+
+
+def test_that_a_rank_has_begun_is_heard_at_once(watch, monkeypatch):
+    monkeypatch.setattr(heartbeat, "INTERVAL", 1000.0)
+    hearts = join(watch, 0)
+    run_until(watch, heard(watch, 0, "starting"))
+    hearts[0].note("step 1")
+    run_until(watch, heard(watch, 0, "step 1"))
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.02)
+    hearts[0]._beat_now()
+    end_all(watch, hearts)
+
+
 def test_who_stands_still_is_told_from_who_waits_for_it(watch):
     hearts = join(watch, 0, 1, 2)
     for number, heart in enumerate(hearts):
@@ -88,7 +119,7 @@ def test_a_silent_rank_is_named_although_others_move(watch):
         watch.ranks[number].heard = watch.ranks[number].moved = later
     stall = watch.stalled(30, now=later)
     assert stall
-    assert (stall.ranks, stall.silent) == ((1,), True)
+    assert stall.ranks == stall.silent == (1,)
     end_all(watch, hearts)
 
 
