@@ -123,8 +123,11 @@ class Watch:
             return None
         # They begin to train together: once one does, the others have as long as for a step.
         limit = timeout if self._begun else max(timeout, _BEGINNING)
-        silent = [rank for rank in living if now - max(rank.heard, self._begun) > limit]
-        if silent:
+        # Beats come one by one: who fell silent, or stood still, first may be heard a little later.
+        margin = min(limit / 2, _BEATS_APART)
+        unheard = {rank.number: now - max(rank.heard, self._begun) for rank in living}
+        if max(unheard.values()) > limit:
+            silent = [rank for rank in living if unheard[rank.number] > limit - margin]
             why = f"not heard of for {timeout:g} s: stopped, or its host is gone"
             # Horovod may silence those that wait for it, too (heartbeat.py).
             stopped = [rank for rank in silent if _is_stopped(rank)]
@@ -137,8 +140,6 @@ class Watch:
         stood = {rank.number: now - max(rank.moved, self._begun) for rank in living}
         if max(stood.values()) <= limit:
             return None
-        # Beats come one by one: who stood still first may be heard to a little later.
-        margin = min(limit / 2, _BEATS_APART)
         still = [rank for rank in living if stood[rank.number] > limit - margin]
         behind = min(rank.count for rank in still)
         blamed = [rank for rank in still if rank.count == behind]
