@@ -61,11 +61,14 @@ class Step(ABC):
         sums = [functools.cache(functools.partial(strategy.gradient, b)) for b in strategy.buckets]
         rows = [strategy.row_gradient(table) for table in strategy.tables]
         parts = [values for _, values in rows]
-        agreed = agreement.wait()
-        told = self._squares_tell and (self.traced or self._are_far_from_overflow(agreed[2]))
+        told = self._squares_tell
         if self.traced or not told:
             parts += [arrived() for arrived in sums]
             self.note_agreement(parts)
+        agreed = agreement.wait()
+        if told and not self.traced and not self._are_far_from_overflow(agreed[2]):
+            told = False
+            parts += [arrived() for arrived in sums]
         something = agreed[0] > 0  # not so where every record of a batch was left out
         multiplier = self._reference_count / ops.where(something, agreed[0], agreed[0] + 1.0)
         if self._loss_scale:
