@@ -103,7 +103,7 @@ class Job:
         self._process.send_signal(number)
 
     def mpirun(self) -> psutil.Process:
-        return self._find(lambda p: p.name() == "mpirun")
+        return self._find(lambda p: _command(p).partition(" ")[0].endswith("mpirun"))
 
     def _find(self, matches: Callable[[psutil.Process], bool]) -> psutil.Process:
         found = [p for p in self.processes() if matches(p)]
