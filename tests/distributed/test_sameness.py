@@ -15,13 +15,13 @@ import pytest
 from tests.distributed.small import MODELS, write_files
 
 STEPS = 100
+SOAK_STEPS = 200
 OPTIMIZERS = {
     "sgd": ("optimizer=sgd", "optimizer.lr=0.02", "optimizer.weight_decay=0.001"),
     "adam": ("optimizer=adam", "optimizer.lr=0.001"),
     "adamw": ("optimizer=adamw", "optimizer.lr=0.001", "optimizer.weight_decay=0.01"),
 }
 COMMON = (
-    f"trainer.num_steps={STEPS}",
     "trainer.log_every=1",
     "trainer.eval_every=null",
     "trainer.checkpoint_every=null",
@@ -39,32 +39,33 @@ METRICS = ("accuracy", "ndcg_at_10", "auc")
 
 
 def once(stage):
-    return _runs(stage, ONCE)
+    return _runs(stage, ONCE, STEPS)
 
 
 def whole(stage):
-    return _runs(stage, ALL)
+    return _runs(stage, ALL, SOAK_STEPS)
 
 
 def seeds(stage):
     """What another seed changes, in fp32."""
     return {
-        model: [_run(stage, model, optimizers[0], "fp32", seed)["eval"] for seed in (1, 2)]
+        model: [_run(stage, model, optimizers[0], "fp32", seed, STEPS)["eval"] for seed in (1, 2)]
         for model, optimizers in ONCE.items()
     }
 
 
-def _runs(stage, chosen):
+def _runs(stage, chosen, steps):
     return {
         f"{model} with {optimizer}": {
-            precision: _run(stage, model, optimizer, precision, 0) for precision in ("fp64", "fp32")
+            precision: _run(stage, model, optimizer, precision, 0, steps)
+            for precision in ("fp64", "fp32")
         }
         for model, optimizers in chosen.items()
         for optimizer in optimizers
     }
 
 
-def _run(stage, model, optimizer, precision, seed):
+def _run(stage, model, optimizer, precision, seed, steps):
     files = stage.folder / "files"
     if stage.rank == 0 and not files.exists():
         files.mkdir()
@@ -73,6 +74,7 @@ def _run(stage, model, optimizer, precision, seed):
     workload, own = MODELS[model]
     overrides = [override.replace("FILES", str(files)) for override in own]
     choices = [f"trainer.precision={precision}", f"trainer.seed={seed}"]
+    choices.append(f"trainer.num_steps={steps}")
     name = f"{model}-{optimizer}-{precision}-{seed}".replace(", ", "-")
     ended = stage.recipe(
         workload, [*overrides, *OPTIMIZERS[optimizer], *COMMON, *choices], name=name
@@ -107,7 +109,7 @@ def test_runs_equal_those_of_torch_on_one_rank(runs, framework, np, combination)
     """Every way of running is held against one, so all of them agree with each other."""
     reference, others = runs(once, "torch", 1)
     run = runs(once, framework, np)[0][combination]
-    check_equal(reference[combination], run)
+    check_equal(reference[combination], run, STEPS)
     # In fp32 the end is compared: nearer than a few seeds are to each other.
     ends = [reference[combination]["fp32"]["eval"], *others[combination.split(" with ")[0]]]
     for metric in METRICS:
@@ -122,7 +124,8 @@ def test_runs_equal_those_of_torch_on_one_rank(runs, framework, np, combination)
 @pytest.mark.parametrize("combination", combinations(ALL))
 @pytest.mark.parametrize(("framework", "np"), WAYS)
 def test_every_model_with_every_optimizer(runs, framework, np, combination):
-    check_equal(runs(whole, "torch", 1)[0][combination], runs(whole, framework, np)[0][combination])
+    reference, run = (runs(whole, *way)[0][combination] for way in (("torch", 1), (framework, np)))
+    check_equal(reference, run, SOAK_STEPS)
 
 
 @pytest.mark.parametrize("combination", combinations(ONCE))
@@ -132,9 +135,9 @@ def test_the_curves_compared_are_of_models_that_learn(runs, combination):
     assert sum(losses[-20:]) < 0.97 * sum(losses[:20])
 
 
-def check_equal(reference, run):
+def check_equal(reference, run, steps):
     first, second = reference["fp64"], run["fp64"]
-    assert len(first["losses"]) == len(second["losses"]) == STEPS
+    assert len(first["losses"]) == len(second["losses"]) == steps
     assert distance(first["losses"], second["losses"]) < 1e-8
     weights = [dict(np.load(Path(x["weights"]))) for x in (first, second)]
     assert weights[0].keys() == weights[1].keys()
