@@ -33,7 +33,7 @@ from hvdkit.launch.environment import Job, available_cores, current_job
 _log = logging.getLogger(__name__)
 FILE = "autotune.json"
 _BUCKETS_MB = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_CHUNKS_MB = (None, 1.0, 4.0)
+_CHUNKS_MB = (None, 2.0, 4.0, 8.0, 16.0)
 _CYCLES_MS = (None, 2.0, 5.0)  # None: the default
 _BETTER = 0.98  # of the best step so far: less of a gain is noise
 

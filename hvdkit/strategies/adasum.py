@@ -33,7 +33,9 @@ class Adasum(AllReduce):
         bucket_mb: float = 4.0,
         learn_order: bool = True,
     ):
-        super().__init__(compression=compression, bucket_mb=bucket_mb, learn_order=learn_order)
+        super().__init__(
+            compression=compression, bucket_mb=bucket_mb, chunk_mb=None, learn_order=learn_order
+        )
         self.finite_below = None
         if not isinstance(self.compression, NoCompression):
             raise HvdkitError(
