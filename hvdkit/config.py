@@ -35,6 +35,7 @@ from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.launch.logs import print_logs
 from hvdkit.options import SCHEMAS
+from hvdkit.options.compressions import compression_node
 from hvdkit.options.run import check_reduction
 from hvdkit.run_folder import RunFolder, Summary, folder_name
 from hvdkit.schema import check_node, nearest
@@ -146,9 +147,21 @@ def check(config: DictConfig) -> None:
             raise HvdkitError(f"the config has no {group}: choose one with {group}=NAME")
         _check_group(group, plain[group])
     check_reduction(plain["strategy"], plain["compression"])
+    _check_autotune(plain)
     trainer, data = plain["trainer"], plain["data"]
     _exactly_one("trainer", trainer, "num_steps", "num_epochs")
     _exactly_one("data", data, "batch_size", "batch_size_per_worker")
+
+
+def _check_autotune(plain: dict[str, Any]) -> None:
+    allowed = plain["comm"]["autotune_compressions"]
+    if allowed and not plain["comm"]["autotune"]:
+        raise HvdkitError(
+            "comm.autotune_compressions says what autotune may choose: add comm.autotune=true, or "
+            f"compression={allowed[0]} to use that"
+        )
+    for name in allowed:
+        check_reduction(plain["strategy"], dict(compression_node(name)))
 
 
 def check_run(config: DictConfig, *, workers: int) -> None:
@@ -302,8 +315,10 @@ class Run:
             optimizer=build(self.config.optimizer),
             strategy=build(
                 self.config.strategy,
-                compression=build(self.config.compression),
-                **self._tuning.agreed(self.comm),
+                **{
+                    "compression": build(self.config.compression),
+                    **self._tuning.agreed(self.comm),
+                },
             ),
             precision=self.config.trainer.precision,
             clip_norm=self.config.trainer.clip_norm,

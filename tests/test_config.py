@@ -73,6 +73,11 @@ def test_values_that_do_not_go_together_are_refused(override, says):
         ("data=arrays", ["data.source.path has no value", "data.source.path=..."]),
         ("data.source.test_fraction=1.0", ["data.source.test_fraction=1.0 must be"]),
         ("comm.chunk_mb=0", ["comm.chunk_mb=0 must be above 0"]),
+        ("comm.autotune_compressions=[fp16]", ["add comm.autotune=true", "compression=fp16"]),
+        (
+            "comm={autotune:true,autotune_compressions:[int9]}",
+            ["no compression int9", "did you mean int8?"],
+        ),
         ("comm.cycle_time_ms=0", ["comm.cycle_time_ms=0 must be above 0"]),
         ("schedule.scale_lr=cubic", ["schedule.scale_lr='cubic'", "none, linear, sqrt"]),
         ("framework.threads=0", ["framework.threads=0 must be at least 1"]),

@@ -11,10 +11,9 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from hvdkit.bench.echo import EchoComm
 from hvdkit.callbacks.base import Callback
 from hvdkit.comm import SoloComm
 from hvdkit.errors import HvdkitError
+from hvdkit.options.compressions import make_compression
 from hvdkit.strategies import AllReduce, Recorded
 
 if TYPE_CHECKING:
@@ -156,34 +156,18 @@ class Measure(Callback):
 
     def _encoded(self, trainer: Trainer) -> dict[str, Any]:
         """For each compression and number of ranks: seconds and bytes of every bucket."""
-        found, known = {}, compressions()
+        found = {}
         for name in self._encodings:
-            node = known[name]
             found[name] = [
-                _encode(trainer.adapter, self._recorded, node, ranks) for ranks in ENCODED_FOR
+                _encode(trainer.adapter, self._recorded, name, ranks) for ranks in ENCODED_FOR
             ]
         return found
 
 
-def compressions() -> dict[str, Mapping[str, Any]]:
-    """The compressions that a config may choose, by name."""
-    from omegaconf import OmegaConf
-
-    folder = files("hvdkit.conf").joinpath("compression")
-    found = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.endswith(".yaml"):
-            node = OmegaConf.to_container(OmegaConf.create(path.read_text()))
-            found[path.name.removesuffix(".yaml")] = cast("Mapping[str, Any]", node)
-    return found
-
-
-def _encode(adapter: Any, recorded: Recorded, node: Mapping[str, Any], ranks: int) -> dict:
-    from hydra.utils import instantiate
-
+def _encode(adapter: Any, recorded: Recorded, name: str, ranks: int) -> dict:
     ops = adapter.ops
     comm = EchoComm(ranks, ops)
-    strategy = AllReduce(compression=instantiate(dict(node)), bucket_mb=recorded.inner.bucket_mb)
+    strategy = AllReduce(compression=make_compression(name), bucket_mb=recorded.inner.bucket_mb)
     strategy.setup(adapter.parameters(), comm, ops)
     strategy.at_step(_LATE)
     strategy.begin(unit=1.0)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from hvdkit.bench import jobs
-from hvdkit.bench.measure import compressions, steps_needed
+from hvdkit.bench.measure import steps_needed
 from hvdkit.bench.measured import summarize
 from hvdkit.bench.tables import print_table, step_notes, step_table
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import current_job
+from hvdkit.options.compressions import compression_node, compressions
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -32,13 +33,9 @@ def run(parsed: argparse.Namespace) -> int:
 
 def chosen(parsed: argparse.Namespace) -> tuple[str, ...]:
     """The compressions to encode with. Raises `HvdkitError` for one that there is not."""
-    known = tuple(compressions())
     for name in parsed.compressions or ():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise HvdkitError(f"no compression {name}{hint}: there are {', '.join(known)}")
-    return parsed.compressions or known
+        compression_node(name)
+    return parsed.compressions or tuple(compressions())
 
 
 def measure(parsed: argparse.Namespace, *, encodings: Sequence[str]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Finding how gradients travel fastest for one model on one kind of host, in a run's own steps.
 
 Every trial step is a real one: what is tried changes when and in what messages sums travel, and
-so the last bits of a run at three ranks or more, never what is summed. Compression is not tried,
-because it changes what is learnt. Horovod reads its cycle time when it starts, and starting it
-again in one process ends in MPI's abort: so each of the first runs tries one more of those.
+so the last bits of a run at three ranks or more, never what is summed. Only those compressions are
+tried that the user allows, because they change what is learnt. Horovod reads its cycle time when
+it starts, and starting it again in one process ends in MPI's abort: so each of the first runs
+tries one more of those.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.cache import default_cache
 from hvdkit.launch.environment import Job, available_cores, current_job
+from hvdkit.options.compressions import make_compression
 
 _log = logging.getLogger(__name__)
 FILE = "autotune.json"
@@ -40,11 +42,13 @@ _BETTER = 0.98  # of the best step so far: less of a gain is noise
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How gradients travel: `comm.*` of the same names, and whether during the backward pass."""
+    """How gradients travel: `comm.*` of the same names, whether during the backward pass, and
+    the compression's name (None: the configured one)."""
 
     bucket_mb: float
     chunk_mb: float | None = None
     overlap: bool = True
+    compression: str | None = None
 
 
 class Memory:
@@ -77,8 +81,15 @@ class Memory:
 class Tuning:
     """What is known of a configured run before it starts, and the callback that finds the rest."""
 
-    def __init__(self, memory: Memory | None, found: dict[str, Any] | None, cycle: float | None):
+    def __init__(
+        self,
+        memory: Memory | None,
+        found: dict[str, Any] | None,
+        cycle: float | None,
+        compressions: Sequence[str] = (),
+    ):
         self.memory, self.found, self.cycle_time_ms = memory, found, cycle
+        self.compressions = tuple(compressions)
 
     @classmethod
     def of(cls, node: DictConfig, folder: Path, knobs: dict[str, Any]) -> Tuning:
@@ -96,20 +107,27 @@ class Tuning:
         memory = Memory(_key(config, job), cache=default_cache(os.environ), folder=folder)
         found = memory.recall(resume=config["trainer"]["resume"])
         knobs["cycle_time_ms"] = knobs["cycle_time_ms"] or _next_cycle(found)
-        return cls(memory, found, knobs["cycle_time_ms"])
+        allowed = config["comm"]["autotune_compressions"]
+        return cls(memory, found, knobs["cycle_time_ms"], allowed)
 
     def agreed(self, comm: Comm) -> dict[str, Any]:
         """What a strategy is made with, as rank 0 knows it."""
         if self.memory is None:
             return {}
         self.found = comm.broadcast_object(self.found)
-        chosen = self.found["chosen"] if self.found else {}
-        return {name: value for name, value in chosen.items() if name != "overlap"}
+        if not self.found:
+            return {}
+        chosen = Settings(**self.found["chosen"])
+        known: dict[str, Any] = {"bucket_mb": chosen.bucket_mb, "chunk_mb": chosen.chunk_mb}
+        if chosen.compression:
+            known["compression"] = make_compression(chosen.compression)
+        return known
 
     def callbacks(self) -> list[Callback]:
         if self.memory is None:
             return []
-        return [Autotune(self.memory, self.found, cycle_time_ms=self.cycle_time_ms)]
+        cycle, allowed = self.cycle_time_ms, self.compressions
+        return [Autotune(self.memory, self.found, cycle_time_ms=cycle, compressions=allowed)]
 
 
 def _key(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
@@ -123,6 +141,7 @@ def _key(config: Mapping[str, Any], job: Job) -> dict[str, Any]:
         **whole,
         "data": {name: config["data"][name] for name in ("batch_size", "batch_size_per_worker")},
         "trainer": {name: config["trainer"][name] for name in names},
+        "allowed": sorted(config["comm"]["autotune_compressions"]),
         "ranks": [job.launcher, job.size, job.local_size],
         "host": [platform.machine(), available_cores()],
         "versions": versions(config["framework"]["name"]),
@@ -139,7 +158,8 @@ def _next_cycle(found: Mapping[str, Any] | None) -> float | None:
 
 
 class Autotune(Callback):
-    """Try bucket sizes, message sizes and overlap in the first steps, and go on with the best.
+    """Try bucket sizes, message sizes, overlap, and those of `compressions` (by name) in the first
+    steps, and go on with the best.
 
     A trial takes `steps` steps after `warm_up` others, and counts as the slowest rank's median.
     `found` is what is known already: then nothing but this run's cycle time is new.
@@ -153,21 +173,26 @@ class Autotune(Callback):
         found: Mapping[str, Any] | None,
         *,
         cycle_time_ms: float | None = None,
+        compressions: Sequence[str] = (),
         steps: int = 8,
         warm_up: int = 2,
     ):
         self._memory, self._cycle = memory, cycle_time_ms
         self._found: dict[str, Any] = dict(found or {"trials": [], "chosen": None, "cycles": []})
+        self._allowed = tuple(compressions)
         self._steps, self._warm_up = steps, warm_up
         self._seconds: list[float] = []
         self._trials: Iterator[Settings] | None = None
 
     def on_start(self, trainer):
         strategy = trainer.adapter.strategy
+        self._configured = strategy.compression
         self._best = Settings(bucket_mb=strategy.bucket_mb, chunk_mb=strategy.chunk_mb)
         self._best_ms = float("inf")
+        self._in_use: str | None = None
         if chosen := self._found["chosen"]:
             self._best = Settings(**chosen)
+            self._in_use = self._best.compression  # the strategy was made with it
             trainer.adapter.overlap = self._best.overlap
             self._trials = iter((self._best,))
         else:
@@ -185,6 +210,8 @@ class Autotune(Callback):
         for chunk_mb in _CHUNKS_MB:
             yield replace(self._best, chunk_mb=chunk_mb)
         yield replace(self._best, overlap=not self._best.overlap)
+        for name in self._allowed:
+            yield replace(self._best, compression=name)
 
     def on_batch(self, trainer):
         self._began = time.perf_counter()
@@ -217,7 +244,8 @@ class Autotune(Callback):
         for bucket in buckets:
             largest = max(largest, sum(param.nbytes for param in bucket.params) / 2**20)
         whole = chunk_mb is None or chunk_mb >= largest
-        return tuple(b.names for b in buckets), None if whole else chunk_mb, settings.overlap
+        names = tuple(bucket.names for bucket in buckets)
+        return names, None if whole else chunk_mb, settings.overlap, settings.compression
 
     def on_end(self, trainer, summary):
         if self._trials is not None and trainer.comm.rank == 0:
@@ -240,10 +268,17 @@ class Autotune(Callback):
         adapter = trainer.adapter
         self._now, self._seconds, self._wait = settings, [], self._warm_up
         adapter.overlap = settings.overlap
+        if settings.compression != self._in_use:
+            self._in_use = settings.compression
+            adapter.strategy.exchange(self._compression(settings))
         buckets = adapter.strategy.planned_with(
             bucket_mb=settings.bucket_mb, chunk_mb=settings.chunk_mb
         )
         adapter.lay_out(buckets)
+
+    def _compression(self, settings):
+        name = settings.compression
+        return self._configured if name is None else make_compression(name)
 
     def _finish(self, trainer):
         if self._best == self._now:
@@ -257,12 +292,13 @@ class Autotune(Callback):
         if trainer.comm.rank == 0:
             self._memory.keep(self._found)
             _log.info(
-                "autotune: %.1f ms a step with buckets of %g MB, messages of %s, %s; %s has what "
+                "autotune: %.1f ms a step with buckets of %g MB, messages of %s, %s%s; %s has what "
                 "was tried",
                 self._best_ms,
                 self._best.bucket_mb,
                 "any size" if self._best.chunk_mb is None else f"{self._best.chunk_mb:g} MB",
                 "overlapped" if self._best.overlap else "after the backward pass",
+                f", compression={self._best.compression}" if self._best.compression else "",
                 FILE,
             )
 

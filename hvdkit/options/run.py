@@ -88,6 +88,7 @@ class CommOptions(HorovodSettings):
     chunk_mb: float | None = positive(default=None)
     learn_order: bool
     autotune: bool
+    autotune_compressions: list[str]
 
 
 @dataclass(kw_only=True)

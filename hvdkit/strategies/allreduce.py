@@ -40,13 +40,15 @@ class AllReduce(Strategy):
         learn_order: bool = True,
     ):
         super().__init__(bucket_mb=bucket_mb, learn_order=learn_order)
-        self.compression = compression or NoCompression()
-        self.finite_below = self.compression.finite_below
+        self._use(compression or NoCompression())
         self.plain = NoCompression()
         self.chunk_mb = chunk_mb
         self._parts: dict[int, list[Part]] = {}  # of each bucket
         self._under_way: dict[int, tuple[Together, Tensor]] = {}
         self._rows: dict[str, tuple[Handle, Handle]] = {}
+
+    def _use(self, compression: Compression) -> None:
+        self.compression, self.finite_below = compression, compression.finite_below
 
     def setup(self, params, comm, ops, *, plan=None):
         super().setup(params, comm, ops, plan=plan)
@@ -57,6 +59,16 @@ class AllReduce(Strategy):
         super().take_over(buckets)
         self._set_up_compression()
         self.load_state_dict(state)
+        self.load_own_state(own, shared=shared)
+
+    def exchange(self, compression: Compression) -> None:
+        """Go on with another compression, between two steps, on buckets that suit it: every rank
+        calls it, and `Adapter.lay_out` next. What the one before has not sent yet is the new
+        one's to send, if that keeps such a thing; else it is dropped."""
+        own, shared = self.moving_state()
+        self._use(compression)
+        super().take_over(self._planned(self._dense))
+        self._set_up_compression()
         self.load_own_state(own, shared=shared)
 
     def moving_state(self) -> tuple[dict[str, np.ndarray], bool]:

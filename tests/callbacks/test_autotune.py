@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from hvdkit.callbacks import Autotune, Tuning
 from hvdkit.callbacks.autotune import Memory
-from hvdkit.comm import Comm
+from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks
 from hvdkit.errors import HvdkitError
-from hvdkit.gradients.compression import NoCompression
+from hvdkit.gradients.compression import Int8Compression, NoCompression, TopKCompression
 from hvdkit.strategies import AllReduce
 from hvdkit.trainer import Every, Trainer
 from tests.numpy_adapter import NumpyAdapter, adapter, train_data
@@ -48,7 +48,8 @@ def fit(comm: Comm, folder: Path, *, cache: Path, made: Any = Slow, **options: A
     ours = adapter(comm, strategy=strategy)
     ours.__class__ = made
     memory = Memory({"model": "linear"}, cache=cache, folder=folder)
-    tuning = Autotune(memory, memory.recall(resume=options.get("resume", False)), steps=3)
+    found = memory.recall(resume=options.get("resume", False))
+    tuning = Autotune(memory, found, steps=3, compressions=options.pop("compressions", ()))
     trainer = Trainer(
         ours, train_data(), folder=folder, callbacks=[tuning], **{"num_steps": 90, **options}
     )
@@ -111,6 +112,33 @@ def test_a_resumed_run_goes_on_with_its_own_choice(tmp_path: Path, buckets: None
         assert len(ours.strategy.buckets) == 2
 
 
+class Heavy(NumpyAdapter):
+    """Its steps take longest where gradients are sent as they are."""
+
+    def run_step(self, *args: Any) -> Any:
+        plain = isinstance(self.strategy.compression, NoCompression)
+        clock.seconds += 0.004 if plain else 0.002
+        return super().run_step(*args)
+
+
+def test_a_compression_is_chosen_where_it_is_allowed(tmp_path: Path, buckets: None) -> None:
+    def chosen(folder: Path, **options: Any) -> Any:
+        results = run_ranks(
+            2, lambda comm: fit(comm, folder / "run", cache=folder, made=Heavy, **options)
+        )
+        assert results[0][0].weights_sha256 == results[1][0].weights_sha256
+        found = json.loads((folder / "run/autotune.json").read_text())
+        return found, results[0][1].strategy
+
+    found, strategy = chosen(tmp_path / "allowed", compressions=("int8", "fp16"))
+    assert found["chosen"]["compression"] == "int8", "the first of two that are as fast"
+    assert [t["settings"]["compression"] for t in found["trials"]][-2:] == ["int8", "fp16"]
+    assert isinstance(strategy.compression, Int8Compression)
+    found, strategy = chosen(tmp_path / "not")
+    assert {trial["settings"]["compression"] for trial in found["trials"]} == {None}
+    assert isinstance(strategy.compression, NoCompression)
+
+
 def test_a_run_too_short_chooses_nothing_and_says_so(
     tmp_path: Path, buckets: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -136,7 +164,8 @@ CONFIG: dict[str, Any] = {
 def tuning(folder: Path, **changes: Any) -> tuple[Tuning, Any]:
     """What a run with this config begins with, and the cycle time it has chosen."""
     knobs = {"cycle_time_ms": changes.pop("cycle_time_ms", None)}
-    config = OmegaConf.create({**CONFIG, "comm": {"autotune": True, **knobs}, **changes})
+    allowed = {"autotune_compressions": changes.pop("allowed", [])}
+    config = OmegaConf.create({**CONFIG, "comm": {"autotune": True, **allowed, **knobs}, **changes})
     return Tuning.of(config, folder, knobs), knobs["cycle_time_ms"]
 
 
@@ -166,6 +195,22 @@ def test_each_of_the_first_runs_tries_another_cycle_time(
     assert tuning(tmp_path / "x", cycle_time_ms=3.0)[1] == 3.0
     ranks(monkeypatch, 4)
     assert tuning(tmp_path / "x")[0].found is None
+
+
+def test_a_later_run_starts_with_the_chosen_compression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HVDKIT_CACHE", str(tmp_path / "cache"))
+    ranks(monkeypatch, 2)
+    made, _ = tuning(tmp_path / "run", allowed=["topk"])
+    chosen = {"bucket_mb": 2.0, "chunk_mb": None, "overlap": False, "compression": "topk"}
+    assert made.memory
+    made.memory.keep({"trials": [], "cycles": [], "chosen": chosen})
+    again, _ = tuning(tmp_path / "x", allowed=["topk"])
+    agreed = again.agreed(SoloComm())
+    assert isinstance(agreed.pop("compression"), TopKCompression)
+    assert agreed == {"bucket_mb": 2.0, "chunk_mb": None}
+    assert tuning(tmp_path / "x")[0].found is None, "who does not allow it has not asked the same"
 
 
 def test_one_worker_has_nothing_to_tune(tmp_path: Path) -> None:

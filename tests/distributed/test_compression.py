@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvdkit.callbacks import Callback
 from hvdkit.checkpoint import Checkpoints
 from hvdkit.comm.threads import run_ranks
 from hvdkit.data import TrainData
@@ -133,7 +134,37 @@ def taken_up(stage):
     return found
 
 
-CASES = (encodings, training, chunked, resumed)
+class Exchange(Callback):
+    """Has a run go on with another compression every two steps, as autotune's trials do."""
+
+    every_rank = True
+
+    def __init__(self, *names):
+        self.names, self.steps, self.owed = iter(names), 0, []
+
+    def on_step(self, trainer):
+        self.steps += 1
+        name = next(self.names, None) if self.steps % 2 == 0 else None
+        if name is None:
+            return
+        strategy = trainer.adapter.strategy
+        before = strategy.own_state()
+        strategy.exchange(MAKE[name]())
+        trainer.adapter.lay_out(strategy.planned_with())
+        after = strategy.own_state()
+        lost = {key: float(np.abs(after.get(key, 0.0) - x).max()) for key, x in before.items()}
+        size = sum(float(np.abs(x).sum()) for x in before.values())
+        self.owed.append({"to": name, "size": size, "lost": max(lost.values(), default=0.0)})
+
+
+def exchanged(stage):
+    """A run through every kind of compression."""
+    exchange = Exchange("topk", "int8", "none", "bf16", "powersgd")
+    run = stage.train(steps=14, strategy=_strategy("int8"), callbacks=[exchange])
+    return {"weights": run.digest, "losses": run.losses, "owed": exchange.owed}
+
+
+CASES = (encodings, training, chunked, exchanged, resumed)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +217,23 @@ def test_a_bucket_in_pieces_is_the_bucket(on_ranks, framework):
     for result in on_ranks(*CASES, framework=framework, np=RANKS):
         whole, pieces = result["chunked"]
         assert pieces == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_run_goes_on_with_another_compression(on_ranks, framework):
+    """What one holds back is the next one's to send; one that sends all of it drops that."""
+    first, *others = [r["exchanged"] for r in on_ranks(*CASES, framework=framework, np=RANKS)]
+    for other in others:
+        assert other["weights"] == first["weights"]
+    assert first["losses"][-1] < 0.9 * first["losses"][0]
+    to_topk, to_int8, to_none, to_bf16, to_powersgd = first["owed"]
+    assert to_topk["size"] > 0
+    assert to_topk["lost"] == 0.0
+    assert to_int8["size"] > 0
+    assert to_int8["lost"] == 0.0
+    assert to_none["size"] > 0
+    assert to_none["lost"] > 0
+    assert to_bf16["size"] == to_powersgd["size"] == 0.0
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
