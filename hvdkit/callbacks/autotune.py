@@ -35,7 +35,7 @@ from hvdkit.options.compressions import make_compression
 _log = logging.getLogger(__name__)
 FILE = "autotune.json"
 _BUCKETS_MB = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-_CHUNKS_MB = (None, 2.0, 4.0, 8.0, 16.0)
+_CHUNKS_MB = (2.0, 4.0, 8.0, 16.0, 1024.0)  # the last: whole
 _CYCLES_MS = (None, 2.0, 5.0)  # None: the default
 _BETTER = 0.98  # of the best step so far: less of a gain is noise
 
@@ -239,7 +239,8 @@ class Autotune(Callback):
         return len(self._tried) > before
 
     def _sizes(self, trainer, settings):
-        chunk_mb, largest = settings.chunk_mb, 0.0
+        chunk_mb = trainer.adapter.strategy.message_mb(settings.chunk_mb)
+        largest = 0.0
         buckets = trainer.adapter.strategy.planned_with(bucket_mb=settings.bucket_mb)
         for bucket in buckets:
             largest = max(largest, sum(param.nbytes for param in bucket.params) / 2**20)
@@ -291,12 +292,13 @@ class Autotune(Callback):
         self._found["chosen"] = asdict(self._best)
         if trainer.comm.rank == 0:
             self._memory.keep(self._found)
+            message_mb = trainer.adapter.strategy.message_mb(self._best.chunk_mb)
             _log.info(
                 "autotune: %.1f ms a step with buckets of %g MB, messages of %s, %s%s; %s has what "
                 "was tried",
                 self._best_ms,
                 self._best.bucket_mb,
-                "any size" if self._best.chunk_mb is None else f"{self._best.chunk_mb:g} MB",
+                f"at most {message_mb:g} MB" if message_mb else "any size",
                 "overlapped" if self._best.overlap else "after the backward pass",
                 f", compression={self._best.compression}" if self._best.compression else "",
                 FILE,

@@ -65,6 +65,7 @@ class Comm(ABC):
     local_rank: int
     local_size: int
     host: int = 0
+    message_mb: float | None = None  # the size of messages that are summed fastest; None: any
 
     @abstractmethod
     def allreduce(

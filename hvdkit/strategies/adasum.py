@@ -33,9 +33,7 @@ class Adasum(AllReduce):
         bucket_mb: float = 4.0,
         learn_order: bool = True,
     ):
-        super().__init__(
-            compression=compression, bucket_mb=bucket_mb, chunk_mb=None, learn_order=learn_order
-        )
+        super().__init__(compression=compression, bucket_mb=bucket_mb, learn_order=learn_order)
         self.finite_below = None
         if not isinstance(self.compression, NoCompression):
             raise HvdkitError(
@@ -56,6 +54,9 @@ class Adasum(AllReduce):
                 "table whose rows are summed: make it dense (model.sparse=false), or use "
                 "strategy=allreduce"
             )
+
+    def message_mb(self, chunk_mb):
+        return None  # what is combined is whole parameters
 
     def shards(self):
         return self.comm.size

@@ -18,17 +18,13 @@ from hvdkit.gradients.compression import Compression, NoCompression, Part
 from hvdkit.strategies.base import Parameter, Strategy
 from hvdkit.tensors import Tensor
 
-# Sums of this size stay in the cache of a core where MPI makes them: benchmarks/step.py's largest
-# model took 0.90 to 0.96 of the time that whole gradients of 64 MB did.
-CHUNK_MB = 8.0
-
 
 class AllReduce(Strategy):
     """Sum each bucket over all ranks as soon as it is complete.
 
-    With `chunk_mb` a bucket travels in messages of about that size, counted before they are
-    compressed, of which one is encoded while another is on its way. Of a table, the rows that a
-    rank touched travel to all others, uncompressed.
+    A bucket travels in messages of about `chunk_mb` (None: what `comm` sums fastest), counted
+    before they are compressed, of which one is encoded while another is on its way. Of a table,
+    the rows that a rank touched travel to all others, uncompressed.
     """
 
     def __init__(
@@ -36,7 +32,7 @@ class AllReduce(Strategy):
         *,
         compression: Compression | None = None,
         bucket_mb: float = 4.0,
-        chunk_mb: float | None = CHUNK_MB,
+        chunk_mb: float | None = None,
         learn_order: bool = True,
     ):
         super().__init__(bucket_mb=bucket_mb, learn_order=learn_order)
@@ -88,8 +84,9 @@ class AllReduce(Strategy):
 
     def _cut(self, bucket: Bucket, axes: Mapping[str, tuple[int, ...]]) -> list[Part]:
         size, step = bucket.size, bucket.size
-        if self.chunk_mb is not None and self._compression(bucket).divisible:
-            elements = self.chunk_mb * 2**20 / np.dtype(bucket.dtype).itemsize
+        chunk_mb = self.message_mb(self.chunk_mb)
+        if chunk_mb is not None and self._compression(bucket).divisible:
+            elements = chunk_mb * 2**20 / np.dtype(bucket.dtype).itemsize
             step = max(1, round(elements / self.shards())) * self.shards()
         ends = [*range(step, size, step), size]
         keys = [f"bucket.{bucket.index}.{i}" for i in range(len(ends))]
@@ -98,6 +95,10 @@ class AllReduce(Strategy):
             Part(key, bucket, start, stop, axes)
             for key, (start, stop) in zip(keys, itertools.pairwise([0, *ends]), strict=True)
         ]
+
+    def message_mb(self, chunk_mb: float | None) -> float | None:
+        """The size of messages where `chunk_mb` is asked for; None: whole buckets."""
+        return chunk_mb or self.comm.message_mb
 
     def _compression(self, bucket: Bucket) -> Compression:
         if all(self.compression.takes(param) for param in bucket.params):
@@ -114,7 +115,7 @@ class AllReduce(Strategy):
         return f"{super().reduction()} with {self.compression!r}"
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "chunk_mb": self.chunk_mb}
+        return {**super().describe(), "chunk_mb": self.message_mb(self.chunk_mb)}
 
     # ---- the step ----------------------------------------------------------------------------
 

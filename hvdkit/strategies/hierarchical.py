@@ -11,7 +11,7 @@ from collections import defaultdict
 from hvdkit.comm import Comm, Group, Subset
 from hvdkit.errors import HvdkitError
 from hvdkit.gradients.compression import Compression
-from hvdkit.strategies.allreduce import CHUNK_MB, AllReduce
+from hvdkit.strategies.allreduce import AllReduce
 
 
 class Hierarchical(AllReduce):
@@ -28,7 +28,7 @@ class Hierarchical(AllReduce):
         *,
         compression: Compression | None = None,
         bucket_mb: float = 4.0,
-        chunk_mb: float | None = CHUNK_MB,
+        chunk_mb: float | None = None,
         learn_order: bool = True,
     ):
         super().__init__(

@@ -37,6 +37,7 @@ def reduced(values: list[dict[str, np.ndarray]], **options: Any) -> list[dict[st
     """What each rank gets of its gradients, by parameter."""
 
     def body(comm: Comm) -> dict[str, np.ndarray]:
+        comm.message_mb = 1e-5  # which would cut a parameter, and must not
         mine = values[comm.rank]
         params = [
             Parameter(ParamSpec(name, x.shape, x.dtype.name), np.zeros_like(x))

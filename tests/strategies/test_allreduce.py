@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from hvdkit.comm import Comm, SoloComm
 from hvdkit.comm.threads import run_ranks
+from hvdkit.gradients.buckets import ParamSpec
 from hvdkit.gradients.compression import FP16Compression, NoCompression
 from hvdkit.optimizers import SGD, Adam
-from hvdkit.strategies import AllReduce
+from hvdkit.strategies import AllReduce, Parameter
+from hvdkit.tensors import NumpyOps
 from tests.numpy_adapter import CLASSES, FEATURES, Linear, NumpyAdapter, adapter, train_data
 
 STEPS = 12
@@ -295,3 +298,30 @@ def test_halves_are_waited_for_only_where_their_sum_may_not_fit(
             in_turns, sums_first = ["sum", "update"] * count, ["sum"] * count + ["update"] * count
             expected = sums_first if waits else in_turns
             assert events == ([x for x in expected if x == "sum"] if skipped else expected)
+
+
+@pytest.mark.parametrize(("chunk_mb", "count"), [(None, 4), (24 / 2**20, 7), (1024.0, 1)])
+def test_a_bucket_is_cut_into_messages(chunk_mb: float | None, count: int) -> None:
+    """Into as many as `comm` sums fastest, unless a size is asked for."""
+    values = np.arange(20.0)
+
+    def body(comm: Comm) -> Any:
+        comm.message_mb = 40 / 2**20
+        strategy = AllReduce(compression=NoCompression(), chunk_mb=chunk_mb)
+        spec = ParamSpec("a", (20,), "float64")
+        strategy.setup([Parameter(spec, np.zeros(20))], comm, NumpyOps())
+        (bucket,) = strategy.buckets
+        names: list[str] = []
+        before = comm.allreduce
+
+        def allreduce(x: Any, *, name: str, **more: Any) -> Any:
+            names.append(name)
+            return before(x, name=name, **more)
+
+        with mock.patch.object(comm, "allreduce", allreduce):
+            strategy.bucket_ready(bucket, values * (comm.rank + 1))
+            return strategy.gradient(bucket), names
+
+    for gradient, names in run_ranks(2, body):
+        np.testing.assert_array_equal(gradient, 3 * values)
+        assert len(set(names)) == len(names) == count
