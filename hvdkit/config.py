@@ -30,12 +30,12 @@ from hvdkit.comm import Comm
 from hvdkit.data import Dataset, EvalData, TrainData
 from hvdkit.errors import HvdkitError
 from hvdkit.explain import explain, leaves
+from hvdkit.gradients.compression.named import compression_node
 from hvdkit.launch import heartbeat
 from hvdkit.launch.environment import HorovodSettings, current_job
 from hvdkit.launch.failure import end_job
 from hvdkit.launch.logs import print_logs
 from hvdkit.options import SCHEMAS
-from hvdkit.options.compressions import compression_node
 from hvdkit.options.run import check_reduction
 from hvdkit.run_folder import RunFolder, Summary, folder_name
 from hvdkit.schema import check_node, nearest

@@ -22,7 +22,7 @@ from hvdkit.bench.echo import EchoComm
 from hvdkit.callbacks.base import Callback
 from hvdkit.comm import SoloComm
 from hvdkit.errors import HvdkitError
-from hvdkit.options.compressions import make_compression
+from hvdkit.gradients.compression.named import make_compression
 from hvdkit.strategies import AllReduce, Recorded
 
 if TYPE_CHECKING:

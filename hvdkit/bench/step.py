@@ -17,8 +17,8 @@ from hvdkit.bench.measure import steps_needed
 from hvdkit.bench.measured import summarize
 from hvdkit.bench.tables import print_table, step_notes, step_table
 from hvdkit.errors import HvdkitError
+from hvdkit.gradients.compression.named import compression_node, compressions
 from hvdkit.launch.environment import current_job
-from hvdkit.options.compressions import compression_node, compressions
 
 
 def run(parsed: argparse.Namespace) -> int:

@@ -28,9 +28,9 @@ from hvdkit.adapters import versions
 from hvdkit.callbacks.base import Callback
 from hvdkit.comm import Comm
 from hvdkit.errors import HvdkitError
+from hvdkit.gradients.compression.named import make_compression
 from hvdkit.launch.cache import default_cache
 from hvdkit.launch.environment import Job, available_cores, current_job
-from hvdkit.options.compressions import make_compression
 
 _log = logging.getLogger(__name__)
 FILE = "autotune.json"

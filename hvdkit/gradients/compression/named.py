@@ -10,7 +10,7 @@ from hvdkit.errors import HvdkitError
 from hvdkit.schema import nearest
 
 if TYPE_CHECKING:
-    from hvdkit.gradients.compression import Compression
+    from hvdkit.gradients.compression.base import Compression
 
 
 def compressions() -> dict[str, Mapping[str, Any]]:
