@@ -3,9 +3,11 @@
     python benchmarks/predict_check.py [--hosts 2 4] [--rates 100mbit 1gbit] [--compressions ...]
 
 Network namespaces are the hosts (namespaces.py; it needs root). One job takes steps with and
-without communication, in turns: what is predicted from the latter and the nominal rate of the
-links is set against the former. So both have the same load on the cores, and the prediction
-sees no measured communication. The latency is half of a round trip, measured over the link.
+without communication, in turns: what is predicted from the latter and the links is set against the
+former. So both have the same load on the cores, and the prediction sees no measured step. Of a
+link it takes what plain sockets find, as `iperf3` would on a cluster: half of a round trip, and
+the rate at which all hosts send to their neighbours at once (0.95 of the nominal one is what
+frames of 1500 bytes leave).
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import statistics
 import sys
 import tempfile
 from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
 
 import machine
@@ -34,23 +38,32 @@ from hvdkit.gradients.cost import Cluster, Link, predict
 # Hidden layers such that a step's messages take the links some tenths of a second.
 SIZES = {"100mbit": "[1024,512]", "1gbit": "[2048,2048,1024]"}
 
-# A round trip of one byte, and the time of a long transfer, between two hosts.
-_SERVE = """
-import socket
-server = socket.create_server(("", 29500)); print("ready", flush=True)
-peer, _ = server.accept(); peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-while data := peer.recv(1): peer.sendall(data)
-"""
-_ASK = """
-import socket, statistics, sys, time
-peer = socket.create_connection((sys.argv[1], 29500))
-peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-times = []
+# A host's part: it answers the one before it in a ring, byte by byte, and takes its streams, while
+# it asks the next and sends it streams. argv: its address, bytes a stream.
+_MEASURE = """
+import socket, statistics, sys, threading, time
+address, size = sys.argv[1], int(sys.argv[2])
+server = socket.create_server(("", 29500)); print("ready", flush=True); sys.stdin.readline()
+after = socket.create_connection((address, 29500)); before, _ = server.accept()
+for peer in (after, before): peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+def answer():
+    for _ in range(200): before.sendall(before.recv(1))
+
+answering = threading.Thread(target=answer); answering.start()
+trips, rates, buffer = [], [], bytearray(2**18)
 for _ in range(200):
-    start = time.perf_counter(); peer.sendall(b"x"); peer.recv(1)
-    times.append(time.perf_counter() - start)
-print(statistics.median(times))
+    start = time.perf_counter(); after.sendall(b"x"); after.recv(1)
+    trips.append(time.perf_counter() - start)
+answering.join()
+for _ in range(12):
+    sending = threading.Thread(target=after.sendall, args=(bytes(size),))
+    left, start = size, time.perf_counter(); sending.start()
+    while left: left -= before.recv_into(buffer, min(left, len(buffer)))
+    sending.join(); rates.append(size / (time.perf_counter() - start))
+print(statistics.median(trips) / 2, statistics.median(rates), flush=True); sys.stdin.readline()
 """
+_STREAM_SECONDS = 0.1
 
 
 def main() -> None:
@@ -61,15 +74,17 @@ def main() -> None:
     table = Table(title="a step, measured and predicted", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("hosts", "link", "compression"):
         table.add_column(heading)
-    for heading in ("latency us", "compute ms", "predicted ms", "measured ms", "error", "load"):
+    for heading in ("latency us", "Mbit/s", "compute ms", "predicted ms", "measured ms"):
+        table.add_column(heading, justify="right")
+    for heading in ("error", "load"):
         table.add_column(heading, justify="right")
     rows = []
     for rate in options.rates:
         for count in options.hosts:
             with hosts(count, rate=rate) as made:
-                latency = _latency(made)
+                link = _link(made, bandwidth(rate))
                 for compression in options.compressions:
-                    row = check(made, rate, compression, latency, options)
+                    row = check(made, rate, compression, link, options)
                     rows.append(row)
                     table.add_row(*_cells(row))
                     print(json.dumps(row), file=sys.stderr, flush=True)
@@ -90,13 +105,11 @@ def _options() -> Namespace:
     return parser.parse_args()
 
 
-def check(
-    made: list[Host], rate: str, compression: str, latency: float, options: Namespace
-) -> dict:
+def check(made: list[Host], rate: str, compression: str, link: Link, options: Namespace) -> dict:
     """Measure one setting, predict it, and compare."""
     overrides = [
         f"model.hidden={options.hidden or SIZES[rate]}",
-        f"data.batch_size={32 * len(made)}",
+        "data.batch_size=64",
     ]
     overrides += [f"compression={compression}", "framework.threads=1", "trainer.seed=0"]
     places = ",".join(f"{host.name}:1" for host in made)
@@ -115,13 +128,14 @@ def check(
             made[0].command(launch, cwd=HERE.parent),
             log=folder / "log",
             timeout=options.timeout,
-            env={"OMP_NUM_THREADS": "1"},
+            # These hosts do not know that they share their cores.
+            env={"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"},
             what=f"{len(made)} hosts at {rate}",
         )
         measured = summarize([json.loads((folder / "measured.json").read_text())], [])
     cluster = Cluster(
         workers=len(made),
-        network=Link(latency, bandwidth(rate)),
+        network=link,
         sum_rate=measured["sum_rate"],
     )
     found = predict(work(measured, compression, cluster.workers), cluster)
@@ -130,7 +144,8 @@ def check(
         "hosts": len(made),
         "rate": rate,
         "compression": compression,
-        "latency": latency,
+        "latency": link.latency,
+        "bandwidth": link.bandwidth,
         "compute": measured["silent"]["seconds"],
         "predicted": found.seconds,
         "measured": seconds,
@@ -143,19 +158,29 @@ def check(
 
 def _cells(row: dict) -> list[str]:
     times = [f"{1e3 * row[name]:.1f}" for name in ("compute", "predicted", "measured")]
-    where = [str(row["hosts"]), row["rate"], row["compression"], f"{1e6 * row['latency']:.0f}"]
+    where = [str(row["hosts"]), row["rate"], row["compression"]]
+    where += [f"{1e6 * row['latency']:.0f}", f"{8e-6 * row['bandwidth']:.0f}"]
     return [*where, *times, f"{row['error']:+.0%}", row["load"]]
 
 
-def _latency(made: list[Host]) -> float:
-    """Half a round trip between two hosts."""
-    with made[0].popen([sys.executable, "-c", _SERVE], stdout=-1) as server:
-        try:
-            server.stdout.readline()
-            asked = made[1].run([sys.executable, "-c", _ASK, made[0].address], timeout=60)
-        finally:
-            server.kill()
-    return float(asked.stdout) / 2
+def _link(made: list[Host], nominal: float) -> Link:
+    """What sockets find of the links: seconds of half a round trip, bytes a second, as medians."""
+    after = made[1:] + made[:1]
+    size = str(round(nominal * _STREAM_SECONDS))
+    program = [sys.executable, "-c", _MEASURE]
+    with ExitStack() as stack:
+        parts = [
+            stack.enter_context(host.popen([*program, peer.address, size], stdin=-1, stdout=-1))
+            for host, peer in zip(made, after, strict=True)
+        ]
+        for part in parts:
+            stack.callback(part.kill)
+            part.stdout.readline()
+        for part in parts:
+            part.stdin.write("all are ready\n")
+            part.stdin.flush()
+        found = [[float(word) for word in part.stdout.readline().split()] for part in parts]
+    return Link(*(statistics.median(values) for values in zip(*found, strict=True)))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _LAUNCHERS = {
 }
 # How a sweep tells a job its part of a host: how many slots that has, and each rank's GPU.
 HOST_SLOTS, DEVICES = "HVDKIT_HOST_SLOTS", "HVDKIT_DEVICES"
+_MPI_RULES = Path(__file__).parent / "open_mpi_rules.conf"
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,11 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
         # sends have all of it, also over two cards; over several connections a card (`links`)
         # they hang.
         os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
+    if not any(name.startswith("OMPI_MCA_coll_tuned_") for name in os.environ):
+        # Never by the number of hosts: all ranks of a communicator must choose the same, and
+        # where hosts have unequal slots a rank does not know how many there are.
+        os.environ.setdefault("OMPI_MCA_coll_tuned_use_dynamic_rules", "1")
+        os.environ.setdefault("OMPI_MCA_coll_tuned_dynamic_rules_filename", str(_MPI_RULES))
 
 
 def ranks_exceed_cores(sharers: int, threads: int, cores: int | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from hvdkit.launch.environment import (
     require_connected,
 )
 
+RULES = "OMPI_MCA_coll_tuned_"
 MPI = {
     "OMPI_COMM_WORLD_RANK": "3",
     "OMPI_COMM_WORLD_SIZE": "4",
@@ -118,6 +120,18 @@ def test_data_is_sent_over_tcp_without_being_asked_for(
     environ.update(given)
     export(HorovodSettings(), Job("mpi", 0, 2, 0, 2), threads=1)
     assert environ.get("OMPI_MCA_btl_tcp_flags") == flags
+
+
+def test_open_mpi_has_rules_for_its_algorithms(environ: dict[str, str]) -> None:
+    export(HorovodSettings(), Job("mpi", 0, 3, 0, 3), threads=1)
+    assert environ[RULES + "use_dynamic_rules"] == "1"
+    assert Path(environ[RULES + "dynamic_rules_filename"]).is_file()
+
+
+def test_the_users_choice_of_algorithm_is_kept(environ: dict[str, str]) -> None:
+    environ[RULES + "allreduce_algorithm"] = "3"
+    export(HorovodSettings(), Job("mpi", 0, 3, 0, 3), threads=1)
+    assert RULES + "dynamic_rules_filename" not in environ
 
 
 def test_ranks_yield_only_where_they_exceed_the_cores(environ: dict[str, str]) -> None:
