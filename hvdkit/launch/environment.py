@@ -36,7 +36,8 @@ class Job:
     """One process's place in its job.
 
     `launcher` is "gloo", "mpi", "srun", or "none" outside of one. `host_slots` counts the ranks
-    that this host has room for, where other jobs' are among them.
+    that this host has room for, where other jobs' are among them. `hosts` counts those of the job,
+    as its launcher tells all ranks alike; 0 where it does not.
     """
 
     launcher: str = "none"
@@ -45,6 +46,7 @@ class Job:
     local_rank: int = 0
     local_size: int = 1
     host_slots: int = 0
+    hosts: int = 0
 
     @property
     def sharers(self) -> int:
@@ -58,7 +60,8 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
     for launcher, names in _LAUNCHERS.items():
         if names[1] in environ:
             job = Job(launcher, *(int(environ[name]) for name in names))
-            return replace(job, host_slots=host_slots)
+            hosts = int(environ.get("OMPI_MCA_orte_num_nodes", 0)) if launcher == "mpi" else 0
+            return replace(job, host_slots=host_slots, hosts=hosts)
     # A batch script has SLURM_PROCID too, but is no step; a shell that srun opens is one of one.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return replace(_srun_job(environ), host_slots=host_slots)
@@ -73,6 +76,7 @@ def _srun_job(environ: Mapping[str, str]) -> Job:
         size=int(environ["SLURM_STEP_NUM_TASKS"]),
         local_rank=int(environ["SLURM_LOCALID"]),
         local_size=tasks[int(environ["SLURM_NODEID"])],
+        hosts=len(tasks),
     )
 
 
@@ -181,9 +185,12 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
         # sends have all of it, also over two cards; over several connections a card (`links`)
         # they hang.
         os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
-    if not any(name.startswith("OMPI_MCA_coll_tuned_") for name in os.environ):
-        # Never by the number of hosts: all ranks of a communicator must choose the same, and
-        # where hosts have unequal slots a rank does not know how many there are.
+    # By what all ranks know alike, for those of a communicator must choose the same. Between two
+    # hosts of 2 or 4 ranks each Open MPI's own choice is to sum inside the hosts first.
+    power_of_two = job.size & (job.size - 1) == 0
+    own_choice = job.hosts == 2 < job.size and power_of_two
+    given = any(name.startswith("OMPI_MCA_coll_tuned_") for name in os.environ)
+    if not own_choice and not given:
         os.environ.setdefault("OMPI_MCA_coll_tuned_use_dynamic_rules", "1")
         os.environ.setdefault("OMPI_MCA_coll_tuned_dynamic_rules_filename", str(_MPI_RULES))
 

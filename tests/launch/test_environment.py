@@ -63,10 +63,11 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     [
         ({}, Job("none", 0, 1, 0, 1)),
         (MPI, Job("mpi", 3, 4, 1, 2)),
+        ({**MPI, "OMPI_MCA_orte_num_nodes": "2"}, Job("mpi", 3, 4, 1, 2, hosts=2)),
         (GLOO, Job("gloo", 2, 3, 0, 1)),
         # A Gloo job started from inside an MPI or Slurm allocation.
         ({**MPI, **GLOO}, Job("gloo", 2, 3, 0, 1)),
-        (SRUN, Job("srun", 3, 5, 0, 2)),
+        (SRUN, Job("srun", 3, 5, 0, 2, hosts=2)),
         ({**SRUN, **MPI}, Job("mpi", 3, 4, 1, 2)),
         # A shell that srun opened is no rank, nor is a batch script, though Slurm counts it as one.
         ({**SRUN, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "PMIX_RANK": "0"}, Job()),
@@ -122,10 +123,26 @@ def test_data_is_sent_over_tcp_without_being_asked_for(
     assert environ.get("OMPI_MCA_btl_tcp_flags") == flags
 
 
-def test_open_mpi_has_rules_for_its_algorithms(environ: dict[str, str]) -> None:
-    export(HorovodSettings(), Job("mpi", 0, 3, 0, 3), threads=1)
-    assert environ[RULES + "use_dynamic_rules"] == "1"
-    assert Path(environ[RULES + "dynamic_rules_filename"]).is_file()
+@pytest.mark.parametrize(
+    ("job", "has"),
+    [
+        (Job("mpi", 0, 3, 0, 3, hosts=1), True),
+        (Job("mpi", 0, 4, 0, 1, hosts=4), True),
+        (Job("mpi", 0, 6, 0, 3, hosts=2), True),
+        (Job("mpi", 0, 4, 0, 2, hosts=2), False),
+        # The same for every rank, also where the hosts' ranks are not as many.
+        (Job("mpi", 0, 4, 0, 1, hosts=2), False),
+        (Job("mpi", 0, 4, 0, 3, hosts=2), False),
+    ],
+    ids=str,
+)
+def test_open_mpi_has_rules_for_its_algorithms(
+    environ: dict[str, str], job: Job, has: bool
+) -> None:
+    export(HorovodSettings(), job, threads=1)
+    assert (environ.get(RULES + "use_dynamic_rules") == "1") is has
+    assert (RULES + "dynamic_rules_filename" in environ) is has
+    assert not has or Path(environ[RULES + "dynamic_rules_filename"]).is_file()
 
 
 def test_the_users_choice_of_algorithm_is_kept(environ: dict[str, str]) -> None:
