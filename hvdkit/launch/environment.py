@@ -187,10 +187,9 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
         os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
     # By what all ranks know alike, for those of a communicator must choose the same. Between two
     # hosts of 2 or 4 ranks each Open MPI's own choice is to sum inside the hosts first.
-    power_of_two = job.size & (job.size - 1) == 0
-    own_choice = job.hosts == 2 < job.size and power_of_two
-    given = any(name.startswith("OMPI_MCA_coll_tuned_") for name in os.environ)
-    if not own_choice and not given:
+    inside_first = job.hosts == 2 and job.size > 2 and job.size.bit_count() == 1
+    users = any(name.startswith("OMPI_MCA_coll_tuned_") for name in os.environ)
+    if not inside_first and not users:
         os.environ.setdefault("OMPI_MCA_coll_tuned_use_dynamic_rules", "1")
         os.environ.setdefault("OMPI_MCA_coll_tuned_dynamic_rules_filename", str(_MPI_RULES))
 
