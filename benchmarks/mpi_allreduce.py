@@ -2,9 +2,9 @@
 
     python benchmarks/mpi_allreduce.py [--hosts 3 4] [--rate 1gbit] [--rounds 3]
 
-Network namespaces are the hosts (namespaces.py; it needs root), a rank on each; the two take turns.
-Printed is the bus bandwidth (what a link carries, 2 (n - 1) / n of size over time) as a share of
-the rate.
+Network namespaces are the hosts (namespaces.py; it needs root), a rank on each; own choice and
+rules take turns. Printed is the bus bandwidth (what a link carries, 2 (n - 1) / n of size over
+time) as a share of the rate.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _sweep(made: list[Host], env: dict[str, str]) -> list[dict]:
     with tempfile.TemporaryDirectory(prefix="hvdkit-bench-") as folder:
         file = Path(folder) / "measured.json"
         command = [sys.executable, "-m", "hvdkit", "bench", "allreduce", "--only", "mpi"]
-        command += ["--smallest", "256KiB", "--largest", "32MiB", "--factor", "8"]
+        command += ["--smallest", "256KiB", "--largest", "16MiB", "--factor", "8"]
         places = ",".join(f"{host.name}:1" for host in made)
         launch = jobs.under_launcher(
             [*command, "--seconds", "1", "--json", str(file)], ranks=len(made), hosts=places

@@ -70,7 +70,8 @@ ip link set eth0 up
 tc qdisc add dev eth0 root tbf rate "$2" burst 128kb latency 50ms
 """
 
-# In either: device $1 hands packets to the processors of mask $2, one for each connection.
+# In the switch or a host: device $1 hands packets to the processors of mask $2, those of a
+# connection to one.
 _STEER = """
 set -e
 mount -t sysfs none /sys

@@ -4,7 +4,7 @@
 
 Network namespaces are the hosts (namespaces.py; it needs root). One job takes steps with and
 without communication, in turns: what is predicted from the latter and the links is set against the
-former. So both have the same load on the cores, and the prediction sees no measured step. Of a
+former. So both have the same load on the cores, and the prediction sees no communication. Of a
 link it takes what plain sockets find, as `iperf3` would on a cluster: half of a round trip, and
 the rate at which all hosts send to their neighbours at once (0.95 of the nominal one is what
 frames of 1500 bytes leave).
@@ -59,7 +59,7 @@ answering.join()
 for _ in range(12):
     sending = threading.Thread(target=after.sendall, args=(bytes(size),))
     left, start = size, time.perf_counter(); sending.start()
-    while left: left -= before.recv_into(buffer, min(left, len(buffer)))
+    while left: left -= before.recv_into(buffer, min(left, len(buffer))) or sys.exit(1)
     sending.join(); rates.append(size / (time.perf_counter() - start))
 print(statistics.median(trips) / 2, statistics.median(rates), flush=True); sys.stdin.readline()
 """
@@ -169,12 +169,12 @@ def _link(made: list[Host], nominal: float) -> Link:
     size = str(round(nominal * _STREAM_SECONDS))
     program = [sys.executable, "-c", _MEASURE]
     with ExitStack() as stack:
-        parts = [
-            stack.enter_context(host.popen([*program, peer.address, size], stdin=-1, stdout=-1))
-            for host, peer in zip(made, after, strict=True)
-        ]
-        for part in parts:
+        parts = []
+        for host, peer in zip(made, after, strict=True):
+            part = host.popen([*program, peer.address, size], stdin=-1, stdout=-1)
+            parts.append(stack.enter_context(part))
             stack.callback(part.kill)
+        for part in parts:
             part.stdout.readline()
         for part in parts:
             part.stdin.write("all are ready\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from hvdkit.errors import HvdkitError
+from hvdkit.launch.environment import HOSTS
 from hvdkit.launch.hosts import Host
 from hvdkit.schema import nearest
 
@@ -67,6 +68,9 @@ def environment(request: Request, environ: Mapping[str, str]) -> dict[str, str]:
         found["PATH"] = os.pathsep.join(filter(None, (bin_folder, found.get("PATH"))))
     if request.interfaces:
         found.setdefault("NCCL_SOCKET_IFNAME", ",".join(request.interfaces))
+    found.pop(HOSTS, None)  # another launch's
+    if not request.allocation:
+        found[HOSTS] = str(len(request.hosts))
     if request.launcher == "srun":
         # What mpirun's flags say otherwise, and where Open MPI is.
         for name, value in _mpi_settings(request).items():

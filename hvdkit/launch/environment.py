@@ -26,9 +26,18 @@ _LAUNCHERS = {
         "OMPI_COMM_WORLD_LOCAL_SIZE",
     ),
 }
+# How hvdkit launch tells all ranks on how many hosts they are.
+HOSTS = "HVDKIT_HOSTS"
 # How a sweep tells a job its part of a host: how many slots that has, and each rank's GPU.
 HOST_SLOTS, DEVICES = "HVDKIT_HOST_SLOTS", "HVDKIT_DEVICES"
 _MPI_RULES = Path(__file__).parent / "open_mpi_rules.conf"
+_MPI_RULES_OF = "OMPI_MCA_coll_tuned_"
+_CHOICES = (
+    "use_dynamic_rules",
+    "dynamic_rules_filename",
+    "allreduce_algorithm",
+    "allgatherv_algorithm",
+)
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class Job:
     """One process's place in its job.
 
     `launcher` is "gloo", "mpi", "srun", or "none" outside of one. `host_slots` counts the ranks
-    that this host has room for, where other jobs' are among them. `hosts` counts those of the job,
-    as its launcher tells all ranks alike; 0 where it does not.
+    that this host has room for, where other jobs' are among them. `hosts` counts those of the job
+    where hvdkit launch or Slurm has told all ranks; else it is 0.
     """
 
     launcher: str = "none"
@@ -60,8 +69,7 @@ def current_job(environ: Mapping[str, str] = os.environ) -> Job:
     for launcher, names in _LAUNCHERS.items():
         if names[1] in environ:
             job = Job(launcher, *(int(environ[name]) for name in names))
-            hosts = int(environ.get("OMPI_MCA_orte_num_nodes", 0)) if launcher == "mpi" else 0
-            return replace(job, host_slots=host_slots, hosts=hosts)
+            return replace(job, host_slots=host_slots, hosts=int(environ.get(HOSTS, 0)))
     # A batch script has SLURM_PROCID too, but is no step; a shell that srun opens is one of one.
     if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return replace(_srun_job(environ), host_slots=host_slots)
@@ -185,13 +193,14 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
         # sends have all of it, also over two cards; over several connections a card (`links`)
         # they hang.
         os.environ.setdefault("OMPI_MCA_btl_tcp_flags", "send,inplace")
-    # By what all ranks know alike, for those of a communicator must choose the same. Between two
-    # hosts of 2 or 4 ranks each Open MPI's own choice is to sum inside the hosts first.
-    inside_first = job.hosts == 2 and job.size > 2 and job.size.bit_count() == 1
-    users = any(name.startswith("OMPI_MCA_coll_tuned_") for name in os.environ)
-    if not inside_first and not users:
-        os.environ.setdefault("OMPI_MCA_coll_tuned_use_dynamic_rules", "1")
-        os.environ.setdefault("OMPI_MCA_coll_tuned_dynamic_rules_filename", str(_MPI_RULES))
+    # All ranks of a communicator must use the same algorithm, so this looks only at what is the
+    # same for all of them. Between two hosts whose ranks are a power of two, and stand in the
+    # order of the hosts, Open MPI's own choice is to sum inside the hosts first.
+    keeps_own = job.hosts == 2 and job.size > 2 and job.size.bit_count() == 1
+    chosen_by_user = any(_MPI_RULES_OF + name in os.environ for name in _CHOICES)
+    if not keeps_own and not chosen_by_user:
+        os.environ[f"{_MPI_RULES_OF}use_dynamic_rules"] = "1"
+        os.environ[f"{_MPI_RULES_OF}dynamic_rules_filename"] = str(_MPI_RULES)
 
 
 def ranks_exceed_cores(sharers: int, threads: int, cores: int | None = None) -> bool:

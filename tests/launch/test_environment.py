@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hvdkit.errors import HvdkitError
 from hvdkit.launch.environment import (
+    _MPI_RULES,
     HorovodSettings,
     Job,
     available_cores,
@@ -63,7 +64,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     [
         ({}, Job("none", 0, 1, 0, 1)),
         (MPI, Job("mpi", 3, 4, 1, 2)),
-        ({**MPI, "OMPI_MCA_orte_num_nodes": "2"}, Job("mpi", 3, 4, 1, 2, hosts=2)),
+        ({**MPI, "HVDKIT_HOSTS": "2"}, Job("mpi", 3, 4, 1, 2, hosts=2)),
         (GLOO, Job("gloo", 2, 3, 0, 1)),
         # A Gloo job started from inside an MPI or Slurm allocation.
         ({**MPI, **GLOO}, Job("gloo", 2, 3, 0, 1)),
@@ -126,6 +127,7 @@ def test_data_is_sent_over_tcp_without_being_asked_for(
 @pytest.mark.parametrize(
     ("job", "has"),
     [
+        (Job("mpi", 0, 3, 0, 3), True),
         (Job("mpi", 0, 3, 0, 3, hosts=1), True),
         (Job("mpi", 0, 4, 0, 1, hosts=4), True),
         (Job("mpi", 0, 6, 0, 3, hosts=2), True),
@@ -145,7 +147,27 @@ def test_open_mpi_has_rules_for_its_algorithms(
     assert not has or Path(environ[RULES + "dynamic_rules_filename"]).is_file()
 
 
+def test_two_ranks_keep_open_mpis_choice() -> None:
+    """Open MPI takes the first entry also where it is for more ranks than there are."""
+    lines = _MPI_RULES.read_text().splitlines()
+    numbers = iter([int(word) for line in lines for word in line.partition("#")[0].split()])
+    for _ in range(next(numbers)):
+        next(numbers)  # which collective
+        rules = {}
+        for _ in range(next(numbers)):
+            ranks, sizes = next(numbers), next(numbers)
+            rules[ranks] = [[next(numbers) for _ in range(4)] for _ in range(sizes)]
+        assert rules[2] == [[0, 0, 0, 0]]
+        assert list(rules) == sorted(rules)
+        assert {each[0][0] for each in rules.values()} == {0}
+    assert list(numbers) == []
+
+
 def test_the_users_choice_of_algorithm_is_kept(environ: dict[str, str]) -> None:
+    environ[RULES + "bcast_algorithm"] = "3"  # says nothing of sums
+    export(HorovodSettings(), Job("mpi", 0, 3, 0, 3), threads=1)
+    assert RULES + "dynamic_rules_filename" in environ
+    del environ[RULES + "dynamic_rules_filename"], environ[RULES + "use_dynamic_rules"]
     environ[RULES + "allreduce_algorithm"] = "3"
     export(HorovodSettings(), Job("mpi", 0, 3, 0, 3), threads=1)
     assert RULES + "dynamic_rules_filename" not in environ
