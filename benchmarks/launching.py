@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
 from namespaces import Host
+
+from hvdkit.bench import jobs
 
 HERE = Path(__file__).parent
 # What a shell might carry over and one contender would then have and another not.
@@ -29,6 +31,8 @@ _DROPPED = (
     "WORLD_SIZE",
     "MASTER_",
 )
+# Hosts on one machine share its cores, and each believes all of them to be its own.
+_SHARED_CORES = {"OMPI_MCA_mpi_yield_when_idle": "1"}
 
 
 class ContenderFailed(SystemExit):
@@ -80,8 +84,8 @@ def run_on_hosts(
             places = ",".join(f"{host.name}:{a_host}" for host in hosts)
             launch = [sys.executable, "-m", "hvdkit", "launch", "-np", str(ranks), "-H", places]
             launch += ["--wait-for-hosts", "60"]
-            # The hosts share this machine's cores, and each believes all of them to be its own.
-            for pair in ("OMPI_MCA_mpi_yield_when_idle=1", *variables):
+            shared = (f"{name}={value}" for name, value in _SHARED_CORES.items())
+            for pair in (*shared, *variables):
                 launch += ["--env", pair]
             commands = [(hosts[0].command([*launch, *python], cwd=HERE.parent), {})]
         else:
@@ -95,6 +99,27 @@ def run_on_hosts(
             for process in (p for host in hosts for p in host.processes()):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+
+
+def run_a_rank_each(
+    hosts: Sequence[Host],
+    command: Sequence[str],
+    *,
+    log: Path,
+    timeout: float,
+    what: str,
+    env: Mapping[str, str],
+) -> None:
+    """Run a program as one job, a rank on each host, with `env` set."""
+    places = ",".join(f"{host.name}:1" for host in hosts)
+    launch = jobs.under_launcher(command, ranks=len(hosts), hosts=places)
+    jobs.run(
+        hosts[0].command(launch, cwd=HERE.parent),
+        log=log,
+        timeout=timeout,
+        env={**_SHARED_CORES, **env},
+        what=what,
+    )
 
 
 def _on_hosts(hosts: Sequence[Host], a_host: int) -> list[dict[str, str]]:

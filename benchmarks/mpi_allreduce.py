@@ -17,13 +17,12 @@ import tempfile
 from pathlib import Path
 
 import machine
-from launching import HERE
+from launching import run_a_rank_each
 from namespaces import Host, hosts
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hvdkit.bench import jobs
 from hvdkit.bench.units import bandwidth, in_words
 
 CHOICES = {"own": {"OMPI_MCA_coll_tuned_use_dynamic_rules": "0"}, "hvdkit's": {}}
@@ -46,10 +45,9 @@ def main() -> None:
             for _ in range(options.rounds):
                 for name, env in CHOICES.items():
                     found[name].append(_sweep(made, env))
-        for rows in zip(*(sweep for sweeps in found.values() for sweep in sweeps), strict=True):
-            shares = [row["mpi"]["bus_bandwidth"] / bandwidth(options.rate) for row in rows]
-            own, ours = shares[: options.rounds], shares[options.rounds :]
-            table.add_row(str(count), in_words(rows[0]["bytes"]), _cell(own), _cell(ours))
+        for i, first in enumerate(found["own"][0]):
+            cells = [_cell([sweep[i] for sweep in sweeps], options) for sweeps in found.values()]
+            table.add_row(str(count), in_words(first["bytes"]), *cells)
     console.print(table)
 
 
@@ -58,24 +56,20 @@ def _sweep(made: list[Host], env: dict[str, str]) -> list[dict]:
         file = Path(folder) / "measured.json"
         command = [sys.executable, "-m", "hvdkit", "bench", "allreduce", "--only", "mpi"]
         command += ["--smallest", "256KiB", "--largest", "16MiB", "--factor", "8"]
-        places = ",".join(f"{host.name}:1" for host in made)
-        launch = jobs.under_launcher(
-            [*command, "--seconds", "1", "--json", str(file)], ranks=len(made), hosts=places
-        )
-        jobs.run(
-            made[0].command(launch, cwd=HERE.parent),
+        run_a_rank_each(
+            made,
+            [*command, "--seconds", "1", "--json", str(file)],
             log=Path(folder) / "log",
             timeout=300,
-            # These hosts do not know that they share their cores.
-            env={"OMPI_MCA_mpi_yield_when_idle": "1", **env},
             what=f"the sweep on {len(made)} hosts",
+            env=env,
         )
         return list(json.loads(file.read_text())["rows"])
 
 
-def _cell(shares: list[float]) -> str:
-    low, high = min(shares), max(shares)
-    return f"{statistics.median(shares):.2f} ({low:.2f} to {high:.2f})"
+def _cell(rows: list[dict], options: argparse.Namespace) -> str:
+    shares = [row["mpi"]["bus_bandwidth"] / bandwidth(options.rate) for row in rows]
+    return f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
 
 
 if __name__ == "__main__":

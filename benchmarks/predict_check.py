@@ -23,13 +23,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import machine
-from launching import HERE
+from launching import HERE, run_a_rank_each
 from namespaces import Host, hosts
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hvdkit.bench import jobs
 from hvdkit.bench.measured import summarize, work
 from hvdkit.bench.step import measuring
 from hvdkit.bench.units import bandwidth
@@ -109,10 +108,10 @@ def check(made: list[Host], rate: str, compression: str, link: Link, options: Na
     """Measure one setting, predict it, and compare."""
     overrides = [
         f"model.hidden={options.hidden or SIZES[rate]}",
+        # On all hosts together: they share the cores, which then have as much to compute.
         "data.batch_size=64",
     ]
     overrides += [f"compression={compression}", "framework.threads=1", "trainer.seed=0"]
-    places = ",".join(f"{host.name}:1" for host in made)
     with tempfile.TemporaryDirectory(prefix="hvdkit-bench-") as name:
         folder = Path(name)
         command = measuring(
@@ -123,14 +122,13 @@ def check(made: list[Host], rate: str, compression: str, link: Link, options: Na
             rounds=options.rounds,
             encodings=[compression],
         )
-        launch = jobs.under_launcher(command, ranks=len(made), hosts=places)
-        jobs.run(
-            made[0].command(launch, cwd=HERE.parent),
+        run_a_rank_each(
+            made,
+            command,
             log=folder / "log",
             timeout=options.timeout,
-            # These hosts do not know that they share their cores.
-            env={"OMP_NUM_THREADS": "1", "OMPI_MCA_mpi_yield_when_idle": "1"},
             what=f"{len(made)} hosts at {rate}",
+            env={"OMP_NUM_THREADS": "1"},
         )
         measured = summarize([json.loads((folder / "measured.json").read_text())], [])
     cluster = Cluster(

@@ -31,8 +31,9 @@ HOSTS = "HVDKIT_HOSTS"
 # How a sweep tells a job its part of a host: how many slots that has, and each rank's GPU.
 HOST_SLOTS, DEVICES = "HVDKIT_HOST_SLOTS", "HVDKIT_DEVICES"
 _MPI_RULES = Path(__file__).parent / "open_mpi_rules.conf"
-_MPI_RULES_OF = "OMPI_MCA_coll_tuned_"
-_CHOICES = (
+_TUNED = "OMPI_MCA_coll_tuned_"
+# Where a user has set one of these, it counts instead of our rules.
+_OTHER_RULES = (
     "use_dynamic_rules",
     "dynamic_rules_filename",
     "allreduce_algorithm",
@@ -197,10 +198,10 @@ def export(settings: HorovodSettings, job: Job, *, threads: int) -> None:
     # same for all of them. Between two hosts whose ranks are a power of two, and stand in the
     # order of the hosts, Open MPI's own choice is to sum inside the hosts first.
     keeps_own = job.hosts == 2 and job.size > 2 and job.size.bit_count() == 1
-    chosen_by_user = any(_MPI_RULES_OF + name in os.environ for name in _CHOICES)
+    chosen_by_user = any(_TUNED + name in os.environ for name in _OTHER_RULES)
     if not keeps_own and not chosen_by_user:
-        os.environ[f"{_MPI_RULES_OF}use_dynamic_rules"] = "1"
-        os.environ[f"{_MPI_RULES_OF}dynamic_rules_filename"] = str(_MPI_RULES)
+        os.environ[_TUNED + "use_dynamic_rules"] = "1"
+        os.environ[_TUNED + "dynamic_rules_filename"] = str(_MPI_RULES)
 
 
 def ranks_exceed_cores(sharers: int, threads: int, cores: int | None = None) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvdkit.errors import HvdkitError
+from hvdkit.launch.command import Request, environment
 from hvdkit.launch.environment import (
     _MPI_RULES,
     HorovodSettings,
@@ -23,6 +24,7 @@ from hvdkit.launch.environment import (
     ranks_exceed_cores,
     require_connected,
 )
+from hvdkit.launch.hosts import Host
 
 RULES = "OMPI_MCA_coll_tuned_"
 MPI = {
@@ -145,6 +147,14 @@ def test_open_mpi_has_rules_for_its_algorithms(
     assert (environ.get(RULES + "use_dynamic_rules") == "1") is has
     assert (RULES + "dynamic_rules_filename" in environ) is has
     assert not has or Path(environ[RULES + "dynamic_rules_filename"]).is_file()
+
+
+@pytest.mark.parametrize(("allocation", "told"), [(False, "2"), (True, None)])
+def test_the_launcher_tells_ranks_on_how_many_hosts_they_are(allocation: bool, told: str) -> None:
+    """Where it knows; what an outer launch told its own ranks is not for these."""
+    places = (Host("a", 2), Host("b", 2))
+    request = Request(program=("train",), ranks=4, hosts=places, allocation=allocation)
+    assert environment(request, {"HVDKIT_HOSTS": "9"}).get("HVDKIT_HOSTS") == told
 
 
 def test_two_ranks_keep_open_mpis_choice() -> None:
